@@ -1,0 +1,463 @@
+"""The vocabulary: what the core, the native API and the SDK exchange. No I/O; imports nothing else of ours.
+
+Units are in the names or here: memory and disk in MiB, CPU in cores, times in seconds, moments in UTC.
+Unknown fields are refused in requests (`Request`) and ignored in replies (`Reply`), so old clients survive new servers.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field
+
+# --- building blocks ------------------------------------------------------------------------------------------------
+
+
+class Request(BaseModel):
+    """Something a caller sends. Unknown fields and implicit conversions are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class Reply(BaseModel):
+    """Something the server answers. Unknown fields are ignored by the reader."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+def _environment_name(value: str) -> str:
+    if not value or "=" in value or "\0" in value:
+        raise ValueError("an environment variable's name must not be empty and must not contain '=' or NUL")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+Environment = dict[Annotated[str, AfterValidator(_environment_name)], Text]
+Metadata = Annotated[dict[Annotated[str, Field(min_length=1, max_length=128)], Annotated[str, Field(max_length=4096)]],
+                     Field(max_length=64)]  # fmt: skip
+Seconds = Annotated[float, Field(strict=False, gt=0, le=10 * 365 * 86400)]
+
+
+class Isolation(StrEnum):
+    """What stands between a sandbox and the host. Asked for, reported, never silently weakened."""
+
+    GVISOR = "gvisor"
+    JAIL = "jail"
+    MICROVM = "microvm"
+
+
+# --- sandboxes ------------------------------------------------------------------------------------------------------
+
+
+class Limits(Reply):
+    """What one sandbox may use at most."""
+
+    cpu: float
+    """Cores."""
+    memory_mib: int
+    disk_mib: int
+    """Bytes that may be written, beyond the template."""
+    pids: int
+    """Processes and threads."""
+
+
+class SandboxState(StrEnum):
+    """See docs/reference/states.md; `core.states` holds the only transitions there are."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    DESTROYED = "destroyed"
+    FAILED = "failed"
+
+
+class EndCode(StrEnum):
+    """Why a sandbox ended."""
+
+    KILLED = "killed"
+    TIMEOUT = "timeout"
+    IDLE_TIMEOUT = "idle_timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+    AGENT_VIOLATION = "agent_violation"
+    AGENT_UNREACHABLE = "agent_unreachable"
+    START_FAILED = "start_failed"
+    SERVER_STOPPED = "server_stopped"
+    NODE_LOST = "node_lost"
+
+
+class End(Reply):
+    """Why, how and when a sandbox ended; kept after its death."""
+
+    code: EndCode
+    message: str
+    at: datetime
+
+
+class SandboxSpec(Request):
+    """What a new sandbox shall be. Limits left out come from the template."""
+
+    template: Annotated[str, Field(min_length=1, max_length=256)] = "base"
+    isolation: Annotated[Isolation, Field(strict=False)] = Isolation.GVISOR
+    timeout_s: Seconds | None = 300.0
+    """Seconds until the sandbox is destroyed; null means never. Can be changed while it runs."""
+    idle_timeout_s: Seconds | None = None
+    """Seconds without any request for the sandbox, and with no stream open to it, until it is destroyed; null: never."""
+    env: Environment = {}
+    """Environment of every process and interpreter in the sandbox."""
+    metadata: Metadata = {}
+    """The caller's own labels; sandboxes can be listed by them."""
+    cpu: Annotated[float, Field(strict=False, ge=0.05, le=512)] | None = None
+    memory_mib: Annotated[int, Field(ge=64, le=4 * 1024 * 1024)] | None = None
+    disk_mib: Annotated[int, Field(ge=16, le=64 * 1024 * 1024)] | None = None
+    pids: Annotated[int, Field(ge=16, le=1_000_000)] | None = None
+    internet: bool = True
+
+
+class SandboxUpdate(Request):
+    """Changes to a running sandbox; fields left out stay as they are."""
+
+    timeout_s: Seconds | None = None
+    """Seconds from now; explicit null: no timeout."""
+    idle_timeout_s: Seconds | None = None
+    metadata: Metadata | None = None
+    internet: bool | None = None
+
+
+class Sandbox(Reply):
+    """A sandbox as the API shows it."""
+
+    id: str
+    template: str
+    isolation: Isolation
+    state: SandboxState
+    limits: Limits
+    internet: bool
+    metadata: dict[str, str]
+    created_at: datetime
+    expires_at: datetime | None
+    idle_timeout_s: float | None
+    origin: Literal["pool", "cold"] | None = None
+    """Whether it was claimed ready from the warm pool or started for this request."""
+    end: End | None = None
+
+
+class SandboxPage(Reply):
+    items: list[Sandbox]
+    next_cursor: str | None = None
+
+
+class SandboxStats(Reply):
+    """What a sandbox holds and has used, as the host's control groups and file systems count it."""
+
+    cpu_used_s: float
+    memory_used_mib: float
+    memory_peak_mib: float | None = None
+    disk_used_mib: float
+    pids: int
+    oom_kills: int
+    """Processes that the out-of-memory killer ended since the sandbox started."""
+
+
+class Event(Reply):
+    """One thing that happened to a sandbox."""
+
+    id: int
+    at: datetime
+    sandbox_id: str
+    type: str
+    """For example `sandbox.running`, `sandbox.destroyed`, `process.started`, `process.ended`."""
+    data: dict[str, Any] = {}
+
+
+class Template(Reply):
+    """A named, versioned recipe for sandboxes."""
+
+    name: str
+    image: str
+    """Digest of the root file system, `sha256:…`."""
+    limits: Limits
+    languages: list[str]
+    size_mib: float
+    built_at: datetime
+    description: str = ""
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+class TerminalSize(Request):
+    cols: Annotated[int, Field(ge=1, le=4096)] = 80
+    rows: Annotated[int, Field(ge=1, le=4096)] = 24
+
+
+class ProcessSpec(Request):
+    """A program to start."""
+
+    command: Annotated[list[Text], Field(min_length=1, max_length=65536)] | Annotated[Text, Field(min_length=1)]
+    """A list is executed as it is; a string is run by `/bin/bash -l -c`."""
+    env: Environment = {}
+    """Added to the sandbox's environment."""
+    cwd: Text | None = None
+    """Working directory; default: the user's home directory."""
+    user: Text = "user"
+    timeout_s: Seconds | None = None
+    """Seconds after which the whole process group is killed; null: none."""
+    stdin: bool = False
+    """Keep a pipe open as standard input; otherwise it is /dev/null."""
+    terminal: TerminalSize | None = None
+    """Run on a pseudo-terminal of this size: one output stream, `stdout`."""
+    tag: Annotated[str, Field(max_length=256)] | None = None
+
+
+class ExitReason(StrEnum):
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+
+
+class Exit(Reply):
+    """How a process ended. Its failure is a result, not an error."""
+
+    type: Literal["exit"] = "exit"
+    exit_code: int
+    """As a shell reports it: 128 + signal number after a signal."""
+    signal: int | None = None
+    reason: ExitReason
+    duration_s: float
+
+
+class Process(Reply):
+    pid: int
+    command: list[str]
+    cwd: str
+    user: str
+    tag: str | None = None
+    terminal: bool = False
+    started_at: datetime
+    exit: Exit | None = None
+
+
+class Started(Reply):
+    """First event of every output stream."""
+
+    type: Literal["started"] = "started"
+    process: Process
+
+
+class Output(Reply):
+    """A piece of a process's output."""
+
+    type: Literal["stdout", "stderr"]
+    offset: int
+    """Bytes of this stream before this piece."""
+    data: Base64Bytes
+    dropped: int = 0
+    """Bytes lost directly before this piece because nobody was reading and they no longer fitted the buffer."""
+
+
+class ProcessResult(Reply):
+    """A finished process with what it wrote."""
+
+    pid: int
+    exit: Exit
+    stdout: Base64Bytes
+    stderr: Base64Bytes
+    truncated: bool = False
+    """Whether output beyond the limit of this call was left out; stream the output to get all of it."""
+
+
+class Signal(Request):
+    signal: Annotated[int, Field(ge=1, le=64)] = 15
+    group: bool = True
+    """Signal the whole process group, not only its leader."""
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+class FileType(StrEnum):
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    OTHER = "other"
+
+
+class FileInfo(Reply):
+    name: str
+    path: str
+    type: FileType
+    """Of the entry itself; symbolic links are not followed here."""
+    size: int
+    mode: int
+    """Permission bits, for example 0o644."""
+    uid: int
+    gid: int
+    owner: str
+    group: str
+    modified_at: datetime
+    target: str | None = None
+    """Where a symbolic link points, as written in it."""
+    target_type: FileType | None = None
+    """Type of what a symbolic link leads to; null when it leads nowhere."""
+
+
+class FileList(Reply):
+    items: list[FileInfo]
+    truncated: bool = False
+
+
+class MakeDirectory(Request):
+    path: Text
+    parents: bool = True
+    mode: Annotated[int, Field(ge=0, le=0o7777)] = 0o755
+    user: Text = "user"
+
+
+class Rename(Request):
+    source: Text
+    target: Text
+    user: Text = "user"
+
+
+class SetAttributes(Request):
+    path: Text
+    mode: Annotated[int, Field(ge=0, le=0o7777)] | None = None
+    owner: Text | None = None
+    group: Text | None = None
+    user: Text = "user"
+
+
+class WatchEventType(StrEnum):
+    CREATE = "create"
+    WRITE = "write"
+    REMOVE = "remove"
+    RENAME = "rename"
+    CHMOD = "chmod"
+    OVERFLOW = "overflow"
+
+
+class WatchEvent(Reply):
+    type: WatchEventType
+    path: str
+    """Absolute path of what changed. After `overflow` events were lost: list the directory again."""
+
+
+# --- run_code -------------------------------------------------------------------------------------------------------
+
+
+class ContextSpec(Request):
+    language: Annotated[str, Field(min_length=1, max_length=64)] = "python"
+    cwd: Text | None = None
+    env: Environment = {}
+    user: Text = "user"
+
+
+class Context(Reply):
+    """One interpreter's state: its variables and imports."""
+
+    id: str
+    language: str
+    cwd: str
+    created_at: datetime
+    executions: int = 0
+    busy: bool = False
+
+
+class CodeSpec(Request):
+    """A piece of code to run in a context."""
+
+    code: str
+    context_id: str | None = None
+    """Default: the sandbox's default context of that language."""
+    language: Annotated[str, Field(min_length=1, max_length=64)] = "python"
+    timeout_s: Seconds | None = 300.0
+    """Seconds until the run is interrupted; null: none."""
+    env: Environment = {}
+    """Set for this run only."""
+
+
+class Stdout(Reply):
+    type: Literal["stdout"] = "stdout"
+    text: str
+
+
+class Stderr(Reply):
+    type: Literal["stderr"] = "stderr"
+    text: str
+
+
+class Result(Reply):
+    """Something the code showed: the value of the last expression (`main`) or a displayed object or figure."""
+
+    type: Literal["result"] = "result"
+    data: dict[str, Any]
+    """MIME type → content; binary content is base64, `application/json` is JSON."""
+    main: bool = False
+
+
+class ExecutionError(Reply):
+    """An exception the code did not catch, or how its interpreter ended. It is a result, not a failure of Skerry's."""
+
+    type: Literal["error"] = "error"
+    name: str
+    value: str
+    traceback: str
+
+
+class Done(Reply):
+    type: Literal["done"] = "done"
+    execution_count: int | None
+    duration_s: float
+    context_id: str
+    context_restarted: bool = False
+    """The interpreter died in this run; the context is fresh again and has lost its variables."""
+
+
+CodeEvent = Annotated[Stdout | Stderr | Result | ExecutionError | Done, Field(discriminator="type")]
+
+
+class CodeReply(Reply):
+    """A finished run, all events gathered."""
+
+    stdout: str
+    stderr: str
+    results: list[Result]
+    error: ExecutionError | None
+    execution_count: int | None
+    duration_s: float
+    context_id: str
+    context_restarted: bool = False
+    truncated: bool = False
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+class KeySpec(Request):
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Key(Reply):
+    id: str
+    name: str
+    prefix: str
+    """First characters of the secret, to recognise it by."""
+    created_at: datetime
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+class NewKey(Key):
+    secret: str
+    """Shown once; only its hash is stored."""

@@ -1,0 +1,311 @@
+"""The seams: what the core asks of the machine, of a sandbox's agent and of the store, and the node of its drivers.
+
+No I/O; imports only the vocabulary. Who implements what:
+
+    Engine   node.Node            sandboxes on this machine: claim, destroy, deaths
+    Agent    agentlink.Link       one sandbox's agent: processes, files, ports
+    Driver   drivers.gvisor       one isolation technology: boot, freeze, destroy
+    Store    store.sql            what must survive the server
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from skerry.models import (
+    End, Event, Exit, FileInfo, Isolation, Key, Limits, Output, Process, Sandbox, SandboxState, SandboxStats,
+    Started, Template, TerminalSize, WatchEvent,
+)  # fmt: skip
+
+# --- the agent inside a sandbox -------------------------------------------------------------------------------------
+
+
+class ByteStream(Protocol):
+    """A connection to a port or Unix socket inside a sandbox."""
+
+    async def receive(self) -> bytes:
+        """The next piece; empty at the end of the stream."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Send all of `data`; waits while the other side does not read."""
+        ...
+
+    async def send_eof(self) -> None:
+        """Close the sending half."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """An opened file: what it is, and its bytes (of the range asked for)."""
+
+    info: FileInfo
+    chunks: AsyncIterator[bytes]
+
+
+class Agent(Protocol):
+    """One sandbox's agent. Every call raises the agent's typed error, or `SandboxLost` when the sandbox is gone.
+
+    Streams are context managers: leaving one detaches from it and ends nothing inside the sandbox. Processes are held
+    back while an attached reader does not read, as a pipe would; with no reader their output goes on into a ring.
+    """
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str = "user",
+        timeout_s: float | None = None,
+        stdin: bool = False,
+        terminal: TerminalSize | None = None,
+        tag: str | None = None,
+    ) -> AbstractAsyncContextManager[AsyncIterator[Started | Output | Exit]]:
+        """Start a process and follow it: `Started`, then output, last `Exit`."""
+        ...  # fmt: skip
+
+    def attach(
+        self, pid: int, *, stdout_offset: int | None = None, stderr_offset: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Started | Output | Exit]]:
+        """Follow a process that runs or has ended, from an offset of each stream (default: all that is still held)."""
+        ...
+
+    async def processes(self) -> list[Process]: ...
+    async def signal(self, pid: int, signal: int, *, group: bool = True) -> None: ...
+    async def resize(self, pid: int, size: TerminalSize) -> None: ...
+
+    async def write_stdin(self, pid: int, chunks: AsyncIterable[bytes] | bytes, *, eof: bool = False) -> None:
+        """Write to a process's standard input (or terminal); returns when the pipe has taken all of it."""
+        ...
+
+    def read_file(
+        self, path: str, *, user: str = "user", offset: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[FileContent]: ...
+    async def write_file(
+        self,
+        path: str,
+        chunks: AsyncIterable[bytes] | bytes,
+        *,
+        user: str = "user",
+        mode: int | None = None,
+        parents: bool = True,
+    ) -> FileInfo:
+        """Replace a file atomically: it has its old or its new content, whatever happens. `mode`: default 0o644 for a
+        new file, kept for an old one. `parents`: make missing directories."""
+        ...  # fmt: skip
+
+    async def stat(self, path: str, *, user: str = "user") -> FileInfo: ...
+    async def list_files(
+        self, path: str, *, user: str = "user", depth: int = 1, limit: int = 100_000
+    ) -> tuple[list[FileInfo], bool]:
+        """Entries below a directory in lexical order, `depth` levels deep; and whether `limit` cut the list."""
+        ...
+
+    async def make_directory(
+        self, path: str, *, user: str = "user", parents: bool = True, mode: int = 0o755
+    ) -> FileInfo: ...
+    async def rename(self, source: str, target: str, *, user: str = "user") -> FileInfo: ...
+    async def remove(self, path: str, *, user: str = "user", recursive: bool = False) -> None: ...
+    async def set_attributes(
+        self, path: str, *, user: str = "user", mode: int | None = None, owner: str | None = None,
+        group: str | None = None,
+    ) -> FileInfo: ...  # fmt: skip
+    def watch(
+        self, path: str, *, user: str = "user", recursive: bool = False
+    ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
+        """Changes below a directory; events begin when the context is entered."""
+        ...
+
+    async def dial(self, address: str | int) -> ByteStream:
+        """Connect to a TCP port on the sandbox's loopback (int) or to a Unix socket (absolute path)."""
+        ...
+
+    async def configure(self, *, env: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
+        """Set the environment that every later process starts with, and the sandbox's host name."""
+        ...
+
+    async def ping(self) -> None: ...
+    async def quiesce(self) -> None:
+        """Prepare for a checkpoint: flush, and close the connection once told to; the agent dials again afterwards."""
+        ...
+
+
+# --- this machine ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What the engine needs to know to provide a sandbox."""
+
+    sandbox_id: str
+    template: Template
+    isolation: Isolation
+    limits: Limits
+    internet: bool
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """A sandbox the engine has provided: its agent answers and its limits hold."""
+
+    sandbox_id: str
+    agent: Agent
+    origin: str
+    """`pool` or `cold`."""
+    warm: Mapping[str, int]
+    """Language → pid of the interpreter that is already running, for the default context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    sandbox_id: str
+    end: End
+
+
+class Engine(Protocol):
+    """Provides sandboxes. `node.Node` on this machine."""
+
+    async def provide(self, placement: Placement) -> Provided:
+        """Claim from the warm pool, or start cold.
+
+        Raises:
+            HostFull, SandboxStartFailed, IsolationUnavailable: nothing of the sandbox is left behind.
+        """
+        ...
+
+    async def adopt(self, sandbox_ids: Sequence[str]) -> Sequence[Provided]:
+        """After a restart of the server: take over those of `sandbox_ids` that still live, and remove every other
+        sandbox of this data directory and all that was left of dead ones."""
+        ...
+
+    def agent(self, sandbox_id: str) -> Agent:
+        """Raises SandboxLost when the sandbox does not live here (any more)."""
+        ...
+
+    async def set_internet(self, sandbox_id: str, allowed: bool) -> None: ...
+    async def stats(self, sandbox_id: str) -> SandboxStats: ...
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """End it now and remove everything it had; no-op when it is gone."""
+        ...
+
+    def deaths(self) -> AsyncIterator[Death]:
+        """Sandboxes that died without being asked to. One consumer."""
+        ...
+
+
+# --- isolation technologies -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What a driver needs to boot one sandbox. Everything named here exists and is prepared by the node."""
+
+    sandbox_id: str
+    rootfs: Path
+    """Writable root file system: the image below, the sandbox's own size-limited layer above."""
+    network_namespace: str
+    """Path of its prepared network namespace."""
+    cgroup: str
+    """Name of its control group; limits are already set."""
+    link_directory: Path
+    """Holds `link.sock` (the agent dials it) and `token`; seen read-only, by root only, at /run/skerry/link."""
+    runtime_directory: Path
+    """The agent and the interpreters; seen read-only at /opt/skerry."""
+    limits: Limits
+    hostname: str
+
+
+class Driver(Protocol):
+    """One isolation technology. Stateless between calls but for the state directory: it can be asked about a sandbox
+    that another server process booted."""
+
+    isolation: Isolation
+
+    async def check(self) -> None:
+        """Raises IsolationUnavailable with what is missing and the command that mends it."""
+        ...
+
+    async def boot(self, boot: Boot) -> int:
+        """Start it; returns the pid of its main host process (its end is the sandbox's end) as soon as that is known,
+        without waiting for the agent. Undoes its own half-done work when it fails or is cancelled."""
+        ...
+
+    async def checkpoint(self, sandbox_id: str, directory: Path, *, keep_running: bool) -> None:
+        """Write memory and process state to `directory`."""
+        ...
+
+    async def restore(self, boot: Boot, directory: Path) -> int:
+        """As `boot`, from a checkpoint whose root file system `boot.rootfs` holds a copy of."""
+        ...
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """Kill every process of it and remove the driver's own files; no-op when there are none. The control group
+        must be thawed."""
+        ...
+
+
+# --- the store ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRecord:
+    """A sandbox as stored: what the API shows, and what only the server needs."""
+
+    sandbox: Sandbox
+    tenant_id: str
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    internal: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """JSON-able facts of the core, such as the contexts' processes: needed to go on after a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    key: Key
+    tenant_id: str
+    hash: bytes
+
+
+class Store(Protocol):
+    """What survives the server. Every call is one transaction: wholly done when it returns, or not at all."""
+
+    async def create_sandbox(
+        self, record: SandboxRecord, idempotency: tuple[str, bytes] | None = None
+    ) -> SandboxRecord:
+        """Insert. `idempotency` is the caller's key and the hash of its request: the same pair again returns the record
+        of the first call; the same key with another hash raises Conflict."""
+        ...
+
+    async def update_sandbox(self, record: SandboxRecord) -> None: ...
+    async def sandbox(self, tenant_id: str, sandbox_id: str) -> SandboxRecord | None: ...
+    async def sandboxes(
+        self,
+        tenant_id: str | None,
+        *,
+        states: Sequence[SandboxState] = (),
+        template: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> tuple[list[SandboxRecord], str | None]:
+        """Newest first, with the cursor of the next page. `tenant_id` None: of all tenants (for the server itself)."""
+        ...  # fmt: skip
+
+    async def add_event(self, sandbox_id: str, type: str, data: Mapping[str, Any], at: datetime) -> Event: ...
+    async def events(self, tenant_id: str, sandbox_id: str | None, *, after: int, limit: int) -> list[Event]: ...
+    async def add_key(self, record: KeyRecord) -> None: ...
+    async def key_by_hash(self, hash: bytes) -> KeyRecord | None: ...
+    async def keys(self, tenant_id: str) -> list[Key]: ...
+    async def touch_key(self, key_id: str, at: datetime) -> None: ...
+    async def revoke_key(self, tenant_id: str, key_id: str, at: datetime) -> bool: ...
+    async def aclose(self) -> None: ...
