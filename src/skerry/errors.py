@@ -4,13 +4,13 @@
     ├── InvalidRequest, RequestTooLarge, Unauthenticated, NotFound, Conflict     the caller's mistake
     ├── LimitExceeded, HostFull, DeadlineExceeded, ServerStopping                try later, or ask for less
     ├── TemplateNotFound, IsolationUnavailable
-    ├── SandboxNotFound, SandboxNotRunning, SandboxLost                          the sandbox failed, not the program in it
+    ├── SandboxNotFound, SandboxNotRunning, SandboxLost                          the sandbox failed, not its program
     ├── ProcessNotFound, CannotStartProcess, ContextNotFound, ContextBusy, PortNotOpen
-    ├── FileError and its children                                               one per thing that can go wrong with a path
+    ├── FileError and its children                                               one per thing that goes wrong with a path
     ├── AgentViolation                                                           a sandbox broke the protocol
     └── InternalError                                                            ours
 
-The same classes serve the server, the wire and the SDK: `to_wire` renders one, `from_wire` makes it again. A code that a
+The same classes serve the server, the wire and the SDK: `to_wire` renders one, `from_wire` makes it again. A code a
 client does not know becomes a plain `Error`, so an old client survives a new server. A program's non-zero exit is a
 result, never one of these.
 """

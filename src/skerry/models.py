@@ -111,7 +111,7 @@ class SandboxSpec(Request):
     timeout_s: Seconds | None = 300.0
     """Seconds until the sandbox is destroyed; null means never. Can be changed while it runs."""
     idle_timeout_s: Seconds | None = None
-    """Seconds without any request for the sandbox, and with no stream open to it, until it is destroyed; null: never."""
+    """Seconds without a request for the sandbox and without an open stream until it is destroyed; null: never."""
     env: Environment = {}
     """Environment of every process and interpreter in the sandbox."""
     metadata: Metadata = {}

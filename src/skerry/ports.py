@@ -18,8 +18,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from skerry.models import (
-    End, Event, Exit, FileInfo, Isolation, Key, Limits, Output, Process, Sandbox, SandboxState, SandboxStats,
-    Started, Template, TerminalSize, WatchEvent,
+    End,
+    Event,
+    Exit,
+    FileInfo,
+    Isolation,
+    Key,
+    Limits,
+    Output,
+    Process,
+    Sandbox,
+    SandboxState,
+    SandboxStats,
+    Started,
+    Template,
+    TerminalSize,
+    WatchEvent,
 )  # fmt: skip
 
 # --- the agent inside a sandbox -------------------------------------------------------------------------------------
