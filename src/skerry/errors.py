@@ -6,7 +6,7 @@
     ├── TemplateNotFound, IsolationUnavailable
     ├── SandboxNotFound, SandboxNotRunning, SandboxLost                          the sandbox failed, not its program
     ├── ProcessNotFound, CannotStartProcess, ContextNotFound, ContextBusy, PortNotOpen
-    ├── FileError and its children                                               one per thing that goes wrong with a path
+    ├── FileError and its children                                             one per thing that goes wrong with a path
     ├── AgentViolation                                                           a sandbox broke the protocol
     └── InternalError                                                            ours
 
