@@ -1,0 +1,1 @@
+"""Isolation technologies: each module implements `ports.Driver`."""

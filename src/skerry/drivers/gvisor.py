@@ -1,0 +1,182 @@
+"""gVisor: a sandbox is one `runsc` sentry (the guest's kernel, a host process) and its gofer.
+
+Everything the driver keeps is below its state directory: `runsc/` (runsc's own state) and one bundle directory for each
+sandbox. It holds nothing in memory, so a new server process can end a sandbox that an old one started.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from skerry.drivers import launch
+from skerry.drivers.bundle import oci_config
+from skerry.errors import IsolationUnavailable, SandboxStartFailed
+from skerry.models import Isolation
+from skerry.ports import Boot
+
+MINIMUM_VERSION = 20240729
+"""First release with systrap, directfs and a choice of checkpoint compression that we have tested."""
+
+_INSTALL_HINT = (
+    "install runsc ≥ 20240729: `apt install runsc` on Debian 13, `apt install -t bookworm-backports runsc` on Debian 12"
+)
+
+_FLAGS = (
+    "--platform=systrap",
+    "--network=sandbox",
+    "--host-uds=open",  # the agent dials out through the socket in the link directory; nothing may be created
+    "--overlay2=none",  # the root file system is already a size-limited overlay
+    "--file-access=exclusive",
+    "--directfs=true",
+    "--ignore-cgroups",  # the node makes and enforces them
+    "--net-raw=false",  # no crafted packets
+)
+_LOG_TAIL = 2000  # characters of runsc's log that an error carries
+
+
+class Gvisor:
+    """`ports.Driver` for gVisor.
+
+    Args:
+        directory: the driver's state; short, because a Unix socket of runsc's lies in it.
+        entry_files: the `cgroup.procs` files of a control group, by its name (`ControlGroups.entry_files`).
+        runsc: the program; default: found by PATH.
+    """
+
+    isolation = Isolation.GVISOR
+
+    def __init__(self, directory: Path, entry_files: Callable[[str], Sequence[Path]], *, runsc: str = "runsc") -> None:
+        self._bundles = directory / "bundles"
+        self._root = directory / "runsc"
+        self._entry_files = entry_files
+        self._runsc = runsc
+        for path in (self._bundles, self._root):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def check(self) -> None:
+        """Raises IsolationUnavailable when runsc is missing, too old, or cannot start a sandbox's kernel here."""
+        await self.version()
+
+    async def version(self) -> str:
+        """What `runsc --version` calls itself, for example `0.0~20240729.0`.
+
+        Raises:
+            IsolationUnavailable: it is missing or older than MINIMUM_VERSION.
+        """
+        program = shutil.which(self._runsc)
+        if program is None:
+            raise IsolationUnavailable(f"cannot use gVisor: {self._runsc} is not installed; {_INSTALL_HINT}")
+        reply = await anyio.run_process([program, "--version"], check=False, env=dict(launch.ENVIRONMENT))
+        text = reply.stdout.decode(errors="replace")
+        version = parse_version(text)
+        if version is None or version[1] < MINIMUM_VERSION:
+            found = version[0] if version else text.strip()[:200] or "a program that does not tell its version"
+            raise IsolationUnavailable(f"cannot use gVisor: {program} is {found}; {_INSTALL_HINT}", found=found)
+        return version[0]
+
+    async def boot(self, boot: Boot) -> int:
+        """See `ports.Driver.boot`.
+
+        Raises:
+            SandboxStartFailed: details hold the end of runsc's log.
+        """
+        return await self._start(boot, "run")
+
+    async def restore(self, boot: Boot, directory: Path) -> int:
+        """See `ports.Driver.restore`. Raises SandboxStartFailed as `boot` does."""
+        return await self._start(boot, "restore", f"--image-path={directory}")
+
+    async def _start(self, boot: Boot, command: str, *options: str) -> int:
+        bundle = self._bundles / boot.sandbox_id
+        pid_file = bundle / "pid"
+        bundle.mkdir(mode=0o700)
+        try:
+            (bundle / "config.json").write_text(json.dumps(oci_config(boot)))
+            status = await launch.run(
+                self._command(
+                    boot.sandbox_id, command, "--detach", f"--bundle={bundle}", f"--pid-file={pid_file}", *options
+                ),
+                entry_files=self._entry_files(boot.cgroup),
+                cwd=bundle,
+            )
+            if status != 0:
+                raise self._failure(boot.sandbox_id, f"start sandbox {boot.sandbox_id}", status)
+            return int(pid_file.read_text())
+        except BaseException:
+            self._kill_known(boot)
+            self._forget(boot.sandbox_id)
+            raise
+
+    async def checkpoint(self, sandbox_id: str, directory: Path, *, keep_running: bool) -> None:
+        """See `ports.Driver.checkpoint`. Raises SandboxStartFailed with the end of runsc's log."""
+        await anyio.Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+        options = ["--compression=none", f"--image-path={directory}"]
+        if keep_running:
+            options.append("--leave-running")
+        status = await launch.run(self._command(sandbox_id, "checkpoint", *options))
+        if status != 0:
+            raise self._failure(sandbox_id, f"checkpoint sandbox {sandbox_id}", status)
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """See `ports.Driver.destroy`. Needs no runsc process: the sentry's death takes gofer and stubs with it, and
+        what runsc leaves are its own state files."""
+        pid_file = self._bundles / sandbox_id / "pid"
+        with suppress(FileNotFoundError, ValueError):
+            pid = int(pid_file.read_text())
+            if _is_runsc(pid, sandbox_id):
+                launch.kill(pid)
+                await launch.wait_for_exit(pid)
+        self._forget(sandbox_id)
+
+    def sandbox_ids(self) -> list[str]:
+        """Sandboxes of which anything is left here."""
+        return [path.name for path in self._bundles.iterdir()]
+
+    def _command(self, sandbox_id: str, command: str, *options: str) -> list[str]:
+        log = f"--log={self._bundles / sandbox_id / 'runsc.log'}"
+        return [self._runsc, f"--root={self._root}", log, *_FLAGS, command, *options, sandbox_id]
+
+    def _kill_known(self, boot: Boot) -> None:
+        """Kill what a failed or cancelled start left in its control group, which is nobody else's."""
+        for path in self._entry_files(boot.cgroup)[:1]:
+            with suppress(FileNotFoundError):
+                for pid in path.read_text().split():
+                    launch.kill(int(pid))
+
+    def _forget(self, sandbox_id: str) -> None:
+        for path in self._root.glob(f"*{sandbox_id}*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        shutil.rmtree(self._bundles / sandbox_id, ignore_errors=True)
+
+    def _failure(self, sandbox_id: str, what: str, status: int) -> SandboxStartFailed:
+        try:
+            log = (self._bundles / sandbox_id / "runsc.log").read_text(errors="replace")[-_LOG_TAIL:]
+        except FileNotFoundError:
+            log = ""
+        return SandboxStartFailed(f"cannot {what}: runsc ended with status {status}", log=log)
+
+
+def parse_version(text: str) -> tuple[str, int] | None:
+    """The version in the output of `runsc --version`, whole and as its date (20240729); None when there is none."""
+    found = re.search(r"runsc version (\S*?(\d{8})\S*)", text)
+    return (found[1], int(found[2])) if found else None
+
+
+def _is_runsc(pid: int, sandbox_id: str) -> bool:
+    """Whether `pid` is a process of that sandbox: pids are reused."""
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return sandbox_id.encode() in arguments
