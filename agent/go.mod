@@ -1,0 +1,3 @@
+module skerry/agent
+
+go 1.25

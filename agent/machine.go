@@ -1,0 +1,172 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// machine is the sandbox as a whole: its name, environment, limits and identity.
+type machine struct {
+	mu    sync.Mutex
+	env   map[string]string // environment of every process; replaced as a whole, never changed
+	id    string
+	group *pidsGroup // nil where the kernel has none
+}
+
+type configureRequest struct {
+	Env      *map[string]string `json:"env"`
+	Hostname *string            `json:"hostname"`
+	Pids     *int               `json:"pids"`
+}
+
+type reseedRequest struct {
+	Entropy  string  `json:"entropy"`
+	Hostname *string `json:"hostname"`
+	Time     *int64  `json:"time_unix_ns"`
+}
+
+func newMachine() *machine {
+	m := &machine{id: randomName()}
+	m.group = openPidsGroup()
+	return m
+}
+
+// randomName is 128 random bits. After a restore the kernel's generator gives what it gave in the snapshot until `reseed`.
+func randomName() string {
+	var raw [16]byte
+	rand.Read(raw[:])
+	return hex.EncodeToString(raw[:])
+}
+
+func (m *machine) instance() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.id
+}
+
+func (m *machine) environment() map[string]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.env
+}
+
+// limitThread puts a thread, and so all processes it starts, into the group of limited processes.
+func (m *machine) limitThread(tid int) error {
+	if m.group == nil {
+		return errors.New("this kernel has no pids control group")
+	}
+	return m.group.enter(tid)
+}
+
+func (m *machine) configure(r *configureRequest) (any, error) {
+	if r.Env != nil {
+		for name, value := range *r.Env {
+			if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
+				return nil, fail(codeInvalid, "cannot set the environment: '%s' is no valid variable", name)
+			}
+		}
+		m.mu.Lock()
+		m.env = *r.Env
+		m.mu.Unlock()
+	}
+	if r.Pids != nil {
+		if *r.Pids < 1 {
+			return nil, fail(codeInvalid, "cannot limit processes to %d", *r.Pids)
+		}
+		if m.group == nil {
+			return nil, fail(codeInternal, "cannot limit processes: this kernel has no pids control group")
+		}
+		if err := m.group.limit(*r.Pids); err != nil {
+			return nil, fail(codeInternal, "cannot limit processes: %v", err)
+		}
+	}
+	return empty{}, setHostname(r.Hostname)
+}
+
+func setHostname(name *string) error {
+	if name == nil {
+		return nil
+	}
+	if err := syscall.Sethostname([]byte(*name)); err != nil {
+		return fail(codeInvalid, "cannot set the host name: %v", err)
+	}
+	return nil
+}
+
+// reseed makes a restored copy differ from its twin: fresh entropy, name, clock and instance.
+func (m *machine) reseed(r *reseedRequest) (any, error) {
+	entropy, err := base64.StdEncoding.DecodeString(r.Entropy)
+	if err != nil {
+		return nil, fail(codeInvalid, "cannot use the entropy: it is not base64")
+	}
+	if err := os.WriteFile("/dev/urandom", entropy, 0); err != nil {
+		return nil, fail(codeInternal, "cannot add entropy: %v", err)
+	}
+	if r.Time != nil {
+		now := syscall.NsecToTimeval(*r.Time)
+		if err := syscall.Settimeofday(&now); err != nil && err != syscall.EPERM && err != syscall.ENOSYS {
+			return nil, fail(codeInternal, "cannot set the clock: %v", err)
+		}
+	}
+	fresh := randomName()
+	if len(entropy) > 0 { // independent of the kernel's generator, which a snapshot may share with other restores
+		for i := range entropy {
+			entropy[i] ^= fresh[i%len(fresh)]
+		}
+		fresh = hashName(entropy)
+	}
+	m.mu.Lock()
+	m.id = fresh
+	m.mu.Unlock()
+	return empty{}, setHostname(r.Hostname)
+}
+
+type machineStats struct {
+	Processes int   `json:"processes"`
+	Memory    int64 `json:"memory_bytes"`
+	DiskTotal int64 `json:"disk_total_bytes"`
+	DiskUsed  int64 `json:"disk_used_bytes"`
+}
+
+func (m *machine) stats() (any, error) {
+	s := &machineStats{}
+	if directory, err := os.Open("/proc"); err == nil {
+		names, _ := directory.Readdirnames(-1)
+		directory.Close()
+		for _, name := range names {
+			if _, err := strconv.Atoi(name); err == nil {
+				s.Processes++
+			}
+		}
+	}
+	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
+		fields := parseMeminfo(string(text))
+		s.Memory = max(fields["MemTotal"]-fields["MemAvailable"], 0)
+	}
+	var disk syscall.Statfs_t
+	if syscall.Statfs("/", &disk) == nil {
+		s.DiskTotal = int64(disk.Blocks) * disk.Bsize
+		s.DiskUsed = int64(disk.Blocks-disk.Bfree) * disk.Bsize
+	}
+	return s, nil
+}
+
+// parseMeminfo returns bytes by name.
+func parseMeminfo(text string) map[string]int64 {
+	values := map[string]int64{}
+	for line := range strings.Lines(text) {
+		name, rest, found := strings.Cut(line, ":")
+		number, kib := strings.CutSuffix(strings.TrimSpace(rest), " kB")
+		if n, err := strconv.ParseInt(number, 10, 64); found && kib && err == nil {
+			values[name] = n << 10
+		}
+	}
+	return values
+}

@@ -1,0 +1,5 @@
+package main
+
+func sudo(arguments []string) int { return 1 }
+
+func (a *agent) serveSudo(path string) error { return nil }

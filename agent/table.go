@@ -1,0 +1,176 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"sort"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	retention   = 60 * time.Second // how long ended processes are kept
+	maxRetained = 256              // and how many of them
+)
+
+// table knows all processes the server (or `sudo`) started, and reaps every child, also those that were orphaned inside the
+// sandbox. There is one reaper, so no exit status is stolen; a child that ends before its start is registered is remembered.
+type table struct {
+	mu        sync.Mutex
+	processes map[int]*process
+	ended     []*process                       // oldest first
+	children  map[int]func(syscall.WaitStatus) // called with mu held, when the child was reaped
+	spawning  int                              // starts under way
+	early     map[int]syscall.WaitStatus       // ended before they were registered
+}
+
+func newTable() *table {
+	return &table{
+		processes: map[int]*process{}, children: map[int]func(syscall.WaitStatus){}, early: map[int]syscall.WaitStatus{},
+	}
+}
+
+// reapForever must be started before the first process.
+func (t *table) reapForever() {
+	notices := make(chan os.Signal, 1)
+	signal.Notify(notices, syscall.SIGCHLD)
+	for range notices {
+		for t.reapOne() {
+		}
+	}
+}
+
+func (t *table) reapOne() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var status syscall.WaitStatus
+	pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+	if err == syscall.EINTR {
+		return true
+	}
+	if err != nil || pid <= 0 {
+		return false
+	}
+	if !status.Exited() && !status.Signaled() {
+		return true
+	}
+	if ended := t.children[pid]; ended != nil {
+		delete(t.children, pid)
+		ended(status)
+	} else if t.spawning > 0 {
+		t.early[pid] = status
+	}
+	return true
+}
+
+// start runs spawn, which returns the pid of a new child, and has ended called (with the table locked) when that was reaped.
+func (t *table) start(spawn func() (int, error), register func(pid int), ended func(syscall.WaitStatus)) error {
+	t.mu.Lock()
+	t.spawning++
+	t.mu.Unlock()
+	pid, err := spawn()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.spawning--
+	status, over := t.early[pid]
+	over = over && syscall.Kill(pid, 0) == syscall.ESRCH // else it was another process, with the same pid
+	delete(t.early, pid)
+	if t.spawning == 0 {
+		clear(t.early) // orphans' and failed starts'
+	}
+	if err != nil {
+		return err
+	}
+	register(pid)
+	if over {
+		ended(status)
+	} else {
+		t.children[pid] = ended
+	}
+	return nil
+}
+
+// add registers a started process; table locked.
+func (t *table) add(p *process) {
+	p.alive = true
+	t.processes[p.info.PID] = p
+}
+
+// retire keeps an ended process for a while; table locked.
+func (t *table) retire(p *process) {
+	p.alive = false
+	t.ended = append(t.ended, p)
+	if len(t.ended) > maxRetained {
+		t.drop(t.ended[0])
+	}
+	time.AfterFunc(retention, func() {
+		t.mu.Lock()
+		t.drop(p)
+		t.mu.Unlock()
+	})
+}
+
+func (t *table) drop(p *process) {
+	for i, other := range t.ended {
+		if other == p {
+			t.ended = append(t.ended[:i:i], t.ended[i+1:]...)
+			break
+		}
+	}
+	if t.processes[p.info.PID] == p {
+		delete(t.processes, p.info.PID)
+	}
+}
+
+// find returns a process that runs or is still kept.
+func (t *table) find(pid int) (*process, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.processes[pid]; p != nil {
+		return p, nil
+	}
+	return nil, fail(codeNoProcess, "cannot find process %d: it was not started through the server or ended long ago", pid)
+}
+
+// signal sends to a process, or its group. The table is locked meanwhile: its pid cannot be another's.
+func (t *table) signal(pid int, number syscall.Signal, group bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.processes[pid]
+	if p == nil || !p.alive {
+		return fail(codeNoProcess, "cannot signal process %d: it does not run", pid)
+	}
+	if group {
+		pid = -pid
+	}
+	if err := syscall.Kill(pid, number); err != nil && err != syscall.ESRCH {
+		return fail(codeInvalid, "cannot send signal %d: %v", number, err)
+	}
+	return nil
+}
+
+func (t *table) expire(p *process) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p.alive {
+		p.timedOut = true
+		syscall.Kill(-p.info.PID, syscall.SIGKILL)
+	}
+}
+
+func (t *table) list() []processInfo {
+	t.mu.Lock()
+	all := make([]*process, 0, len(t.processes))
+	for _, p := range t.processes {
+		all = append(all, p)
+	}
+	t.mu.Unlock()
+	sort.Slice(all, func(i, j int) bool { return all[i].started.Before(all[j].started) })
+	list := make([]processInfo, len(all))
+	for i, p := range all {
+		list[i] = p.snapshot()
+		list[i].Argv = shortened(list[i].Argv, 150_000/len(all)) // the list must fit one frame
+	}
+	return list
+}

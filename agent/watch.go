@@ -1,0 +1,5 @@
+package main
+
+func (a *agent) watch(ch *channel, r *pathRequest) (any, error) {
+	return nil, fail(codeInternal, "not yet")
+}
