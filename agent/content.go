@@ -162,7 +162,7 @@ func (a *agent) write(ch *channel, r *writeRequest) (any, error) {
 		w.abandon()
 		return nil, fileFailureUnlessStopped(doing, err)
 	}
-	answer, err := a.change(u, "write", full, func() error { return syscall.Rename(w.temp, w.target) })
+	answer, err := a.change(u, "write", w.target, func() error { return syscall.Rename(w.temp, w.target) })
 	if err != nil {
 		w.abandon()
 	}

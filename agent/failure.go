@@ -59,6 +59,9 @@ func fileFailure(doing string, err error) *failure {
 	if errors.As(err, &errno) {
 		code = fileCode(errno)
 		err = errno
+		if code == codeNotRegular {
+			err = errors.New("it is a FIFO, socket or device")
+		}
 	}
 	return fail(code, "cannot %s: %v", doing, err)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"log"
 	"os"
 	"strconv"
@@ -47,11 +48,11 @@ func boundCapabilities() error {
 	return nil
 }
 
-// pidsGroup is a control group inside the sandbox that limits the number of processes and threads. Its files are kept open and
-// its mount is detached, so that no process of the sandbox, not even root's, finds a way out of it.
+// pidsGroup is a control group inside the sandbox that limits the number of processes and threads. It is mounted only while it
+// is changed, and only a read-only file of it stays open (which keeps it): no process of the sandbox, not even root's, which
+// may follow /proc/1/fd, finds a way out of it.
 type pidsGroup struct {
-	tasks   *os.File
-	maximum *os.File
+	anchor *os.File
 }
 
 // openPidsGroup returns nil when the kernel has no pids controller to mount.
@@ -59,49 +60,49 @@ func openPidsGroup() *pidsGroup {
 	if os.Getpid() != 1 {
 		return nil
 	}
-	directory, err := os.MkdirTemp("/tmp", ".skerry-")
-	if err != nil {
-		directory, err = os.MkdirTemp("/run", ".skerry-")
-	}
-	if err != nil {
-		log.Printf("no place for the control group: %v", err)
-		return nil
-	}
-	defer os.Remove(directory)
-	if err := syscall.Mount("none", directory, "cgroup", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, "pids"); err != nil {
-		log.Printf("cannot mount the pids control group: %v", err)
-		return nil
-	}
-	defer syscall.Unmount(directory, syscall.MNT_DETACH)
-	group := directory + "/processes"
-	if err := os.Mkdir(group, 0o755); err != nil && !os.IsExist(err) {
-		log.Printf("cannot make the pids control group: %v", err)
-		return nil
-	}
-	tasks, err := os.OpenFile(group+"/tasks", os.O_WRONLY, 0)
+	g := &pidsGroup{}
+	err := withPidsMount(func(directory string) error {
+		err := os.Mkdir(directory, 0o755)
+		if err != nil && !os.IsExist(err) {
+			return err
+		}
+		g.anchor, err = os.Open(directory + "/pids.current")
+		return err
+	})
 	if err != nil {
 		log.Printf("cannot use the pids control group: %v", err)
 		return nil
 	}
-	maximum, err := os.OpenFile(group+"/pids.max", os.O_WRONLY, 0)
-	if err != nil {
-		tasks.Close()
-		log.Printf("cannot use the pids control group: %v", err)
-		return nil
-	}
-	return &pidsGroup{tasks, maximum}
+	return g
 }
 
-func (g *pidsGroup) enter(tid int) error {
-	_, err := g.tasks.WriteAt([]byte(strconv.Itoa(tid)), 0)
-	return err
+// withPidsMount calls act with the group's directory while the controller is mounted.
+func withPidsMount(act func(directory string) error) error {
+	mountPoint, err := os.MkdirTemp("/tmp", ".skerry-")
+	if err != nil {
+		if mountPoint, err = os.MkdirTemp("/run", ".skerry-"); err != nil {
+			return err
+		}
+	}
+	defer os.Remove(mountPoint)
+	err = syscall.Mount("none", mountPoint, "cgroup", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, "pids")
+	if err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	defer syscall.Unmount(mountPoint, syscall.MNT_DETACH)
+	return act(mountPoint + "/processes")
 }
+
+func (g *pidsGroup) write(file string, number int) error {
+	return withPidsMount(func(directory string) error {
+		return os.WriteFile(directory+"/"+file, []byte(strconv.Itoa(number)), 0)
+	})
+}
+
+func (g *pidsGroup) enter(tid int) error { return g.write("tasks", tid) }
 
 // limit allows n processes and threads, beside the thread that starts them.
-func (g *pidsGroup) limit(n int) error {
-	_, err := g.maximum.WriteAt([]byte(strconv.Itoa(n+1)), 0)
-	return err
-}
+func (g *pidsGroup) limit(n int) error { return g.write("pids.max", n+1) }
 
 func hashName(data []byte) string {
 	sum := sha256.Sum256(data)

@@ -94,6 +94,7 @@ func (l *link) read() (welcomed bool, err error) {
 		if h.kind == kindWelcome {
 			c.free()
 			welcomed = true
+			l.agent.silence()
 			continue
 		}
 		if !welcomed {

@@ -39,6 +39,7 @@ type agent struct {
 	spawner  *spawner
 	machine  *machine
 	null     int // descriptor of /dev/null
+	silenced bool
 }
 
 func main() {
@@ -54,13 +55,16 @@ func main() {
 	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(64 << 20)
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU)
+	// Caught and thrown away, not ignored: what a process ignores, its children ignore too.
+	signal.Notify(make(chan os.Signal), syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU)
 	syscall.Umask(0o022)
+	runtime.LockOSThread() // the spawner must not take the main thread
 
 	a, err := newAgent(*etc)
 	if err != nil {
 		log.Fatal(err)
 	}
+	runtime.UnlockOSThread()
 	if err := os.MkdirAll(*runDirectory, 0o755); err != nil {
 		log.Printf("cannot make %s: %v", *runDirectory, err)
 	}
@@ -71,7 +75,7 @@ func main() {
 }
 
 func newAgent(etc string) (*agent, error) {
-	null, err := syscall.Open(os.DevNull, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	null, err := syscall.Open(os.DevNull, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -80,4 +84,16 @@ func newAgent(etc string) (*agent, error) {
 	go a.table.reapForever()
 	a.spawner = newSpawner(a.table, a.machine.limitThread)
 	return a, nil
+}
+
+// silence turns the standard streams of process 1 to /dev/null once the agent works: they are files of the host's, and root
+// inside could fill them by way of /proc/1/fd.
+func (a *agent) silence() {
+	if a.silenced || os.Getpid() != 1 {
+		return
+	}
+	a.silenced = true
+	for fd := range 3 {
+		syscall.Dup3(a.null, fd, 0)
+	}
 }

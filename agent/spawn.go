@@ -12,9 +12,8 @@ import (
 )
 
 const (
-	defaultPath  = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	shownArgv    = 32 << 10 // bytes of argv that PROCESS shows at most
-	pipeCapacity = 1 << 20  // bytes asked for; a smaller pipe is no error
+	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	shownArgv   = 32 << 10 // bytes of argv that PROCESS shows at most
 )
 
 // launch is what the spawner needs to start a process.
@@ -157,9 +156,8 @@ func lookUp(name, path string) (string, error) {
 func startFailure(l *launch, err error) *failure {
 	var info os.FileInfo
 	cwdErr := as(l.user, func() (err error) {
-		info, err = os.Stat(l.cwd)
-		if err == nil && info.IsDir() {
-			err = syscall.Access(l.cwd+"/.", 0)
+		if info, err = os.Stat(l.cwd); err == nil && info.IsDir() {
+			err = enter(l.cwd)
 		}
 		return err
 	})
@@ -214,6 +212,12 @@ func (a *agent) start(l launch, info processInfo, sources []*os.File, stdin *os.
 		go p.pump(i)
 	}
 	return p, nil
+}
+
+// enter tells whether the thread's user may work in a directory.
+func enter(directory string) error {
+	var s syscall.Stat_t
+	return syscall.Stat(directory+"/.", &s)
 }
 
 func shortened(argv []string, limit int) []string {
