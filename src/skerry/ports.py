@@ -250,6 +250,14 @@ class Driver(Protocol):
         """Raises IsolationUnavailable with what is missing and the command that mends it."""
         ...
 
+    async def version(self) -> str:
+        """Of the technology: checkpoints of one version are not restored by another."""
+        ...
+
+    async def tidy(self) -> None:
+        """Called every few seconds: keep its own files small."""
+        ...
+
     async def boot(self, boot: Boot) -> int:
         """Start it; returns the pid of its main host process (its end is the sandbox's end) as soon as that is known,
         without waiting for the agent. Undoes its own half-done work when it fails or is cancelled."""
