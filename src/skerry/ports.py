@@ -143,8 +143,11 @@ class Agent(Protocol):
         """Connect to a TCP port on the sandbox's loopback (int) or to a Unix socket (absolute path)."""
         ...
 
-    async def configure(self, *, env: Mapping[str, str] | None = None, hostname: str | None = None) -> None:
-        """Set the environment that every later process starts with, and the sandbox's host name."""
+    async def configure(
+        self, *, env: Mapping[str, str] | None = None, hostname: str | None = None, pids: int | None = None
+    ) -> None:
+        """Set the environment that every later process starts with, the sandbox's host name, and how many processes
+        and threads there may be."""
         ...
 
     async def ping(self) -> None: ...
