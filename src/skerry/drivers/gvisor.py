@@ -7,6 +7,7 @@ sandbox. It holds nothing in memory, so a new server process can end a sandbox t
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ _FLAGS = (
     "--ignore-cgroups",  # the node makes and enforces them
     "--net-raw=false",  # no crafted packets
 )
+_LOG_MAX = 1024 * 1024
 _LOG_TAIL = 2000  # characters of runsc's log that an error carries
 
 
@@ -135,6 +137,14 @@ class Gvisor:
                 launch.kill(pid)
                 await launch.wait_for_exit(pid)
         self._forget(sandbox_id)
+
+    async def tidy(self) -> None:
+        """See `ports.Driver.tidy`. The sentry logs warnings that a guest can provoke, without a limit of its own; it
+        appends, so that a file cut short goes on from its new end."""
+        for log in self._bundles.glob("*/runsc.log"):
+            with suppress(FileNotFoundError):
+                if log.stat().st_size > _LOG_MAX:
+                    os.truncate(log, 0)
 
     def sandbox_ids(self) -> list[str]:
         """Sandboxes of which anything is left here."""

@@ -1,0 +1,45 @@
+"""The runtime's processes outlive the program that we started, and become the server's children when it is gone: the
+server asks to adopt orphans, so that none escapes, and must therefore reap them.
+
+Other parts of the server have children too, and wait for them themselves: only those of the runtime are reaped here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+_RUNTIME_COMMANDS = frozenset({"exe", "runsc-sandbox", "runsc-gofer"})
+"""Names of runsc's processes in the kernel's eyes; it starts them as /proc/self/exe."""
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of every descendant whose parent dies."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot become a child subreaper: {os.strerror(number)}")
+
+
+def reap() -> int:
+    """Reap the runtime's processes that have ended; how many. Stops at a child of somebody else's that waits to be
+    reaped: its owner is about to, and the next call goes on behind it."""
+    reaped = 0
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None or not _is_runtime(found.si_pid):
+                return reaped
+            os.waitpid(found.si_pid, os.WNOHANG)
+        except ChildProcessError:
+            return reaped
+        reaped += 1
+
+
+def _is_runtime(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() in _RUNTIME_COMMANDS
+    except OSError:
+        return False

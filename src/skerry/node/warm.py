@@ -1,0 +1,171 @@
+"""A template's warm image: the memory of a started sandbox whose interpreter has run its first cells, and its disk.
+
+Made once for each image, runtime and runsc version, and kept beside the images; pools and cold starts restore from it.
+What a sandbox inherits from it is the same in all of them, so each one's agent and interpreter are reseeded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from skerry.errors import SandboxStartFailed
+from skerry.models import Isolation, Template
+from skerry.node import interpreters
+from skerry.node.builder import Builder, Host, Order, WarmImage
+from skerry.node.unit import Unit
+
+logger = logging.getLogger(__name__)
+
+WARMING_TIMEOUT_S = 180.0
+SUSPICIONS_MAX = 3
+_FORMAT = 1  # raise it when the content of a warm image changes its meaning
+_META = "warm.json"
+
+
+class WarmImages:
+    """Makes and finds warm images.
+
+    Args:
+        directory: where they are kept, one directory for each; old ones of the same template are removed.
+    """
+
+    def __init__(self, directory: Path, host: Host, builder: Builder) -> None:
+        self._directory = directory
+        self._host = host
+        self._builder = builder
+        self._lock = anyio.Lock()
+        self._known: dict[str, WarmImage] = {}
+        self._keys: dict[tuple[str, str, Isolation], str] = {}
+        self._suspicions: dict[str, int] = {}
+        self._runtime_digest: str | None = None
+
+    async def find(self, template: Template, isolation: Isolation) -> WarmImage | None:
+        """The warm image for the template as it is now; None when it has not been made."""
+        key = await self._key(template, isolation)
+        if key not in self._known:
+            image = await anyio.to_thread.run_sync(_load, self._directory / key)
+            if image is None:
+                return None
+            self._known[key] = image
+        return self._known[key]
+
+    async def make(self, template: Template, isolation: Isolation) -> WarmImage:
+        """Make it unless it exists: start a sandbox, warm its interpreters, checkpoint it.
+
+        Raises:
+            SandboxStartFailed: the sandbox, its interpreter or the checkpoint failed; nothing is left behind.
+        """
+        async with self._lock:
+            found = await self.find(template, isolation)
+            if found is not None:
+                return found
+            key = await self._key(template, isolation)
+            partial = self._directory / f".{key}.{secrets.token_hex(4)}"
+            await anyio.to_thread.run_sync(lambda: partial.mkdir(mode=0o700, parents=True))
+            try:
+                began = time.monotonic()
+                with anyio.fail_after(WARMING_TIMEOUT_S):
+                    await self._warm_up(template, isolation, partial)
+                await anyio.to_thread.run_sync(self._publish, partial, key, template)
+                logger.info("template %s is warm after %.1f s", template.name, time.monotonic() - began)
+            except TimeoutError:
+                raise SandboxStartFailed(
+                    f"cannot warm template {template.name}: not done in {WARMING_TIMEOUT_S:.0f} s"
+                ) from None
+            finally:
+                await anyio.to_thread.run_sync(lambda: shutil.rmtree(partial, ignore_errors=True))
+            made = await self.find(template, isolation)
+            assert made is not None
+            return made
+
+    async def _warm_up(self, template: Template, isolation: Isolation, directory: Path) -> None:
+        order = Order(template, isolation, template.limits)
+        unit = await self._builder.start(order, lambda _unit, _error: None)
+        try:
+            started = await interpreters.start_all(unit.require_link(), template.languages)
+            await self._checkpoint(unit, directory / "checkpoint")
+            await self._host.disks.export(unit.name, directory / "disk.img")
+            meta = {"template": template.name, "interpreters": started}
+            await anyio.Path(directory / _META).write_text(json.dumps(meta))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._builder.remove(unit)
+
+    async def _checkpoint(self, unit: Unit, directory: Path) -> None:
+        # With the socket gone the agent cannot dial again in the instant before the checkpoint: a connection to the
+        # host that is open in a checkpoint makes every restore of it fail.
+        assert unit.listener is not None
+        await unit.require_link().quiesce()
+        await unit.listener.aclose()
+        driver = self._host.driver(unit.record.isolation)
+        await driver.checkpoint(unit.name, directory, keep_running=False)
+
+    def _publish(self, partial: Path, key: str, template: Template) -> None:
+        final = self._directory / key
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        for other in self._directory.iterdir():
+            if other.name.startswith(".") or other == final:
+                continue
+            if _meta(other).get("template") == template.name:
+                shutil.rmtree(other, ignore_errors=True)
+
+    async def suspect(self, template: Template, isolation: Isolation) -> None:
+        """A restore from it failed. After SUSPICIONS_MAX failures without a success between it is thrown away, and made
+        again by the next refill."""
+        key = await self._key(template, isolation)
+        self._suspicions[key] = self._suspicions.get(key, 0) + 1
+        if self._suspicions[key] >= SUSPICIONS_MAX:
+            self._suspicions.pop(key)
+            self._known.pop(key, None)
+            await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._directory / key, ignore_errors=True))
+
+    async def _key(self, template: Template, isolation: Isolation) -> str:
+        known = (template.name, template.image, isolation)
+        if known not in self._keys:
+            self._keys[known] = await self._make_key(template, isolation)
+        return self._keys[known]
+
+    async def _make_key(self, template: Template, isolation: Isolation) -> str:
+        if self._runtime_digest is None:
+            self._runtime_digest = await anyio.to_thread.run_sync(tree_digest, self._host.runtime_directory)
+        version = await self._host.driver(isolation).version()
+        parts = [
+            _FORMAT, isolation, version, self._runtime_digest, template.image, template.limits.model_dump(),
+            sorted(template.languages), interpreters.FIRST_CELLS, self._host.network.resolv_conf,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def tree_digest(directory: Path) -> str:
+    """A digest of all files below a directory: names and content."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        digest.update(f"{path.relative_to(directory)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _meta(directory: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((directory / _META).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _load(directory: Path) -> WarmImage | None:
+    meta = _meta(directory)
+    if not meta:
+        return None
+    return WarmImage(directory / "checkpoint", directory / "disk.img", dict(meta["interpreters"]))
