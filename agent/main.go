@@ -27,6 +27,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 )
 
@@ -58,6 +59,7 @@ func main() {
 	// Caught and thrown away, not ignored: what a process ignores, its children ignore too.
 	signal.Notify(make(chan os.Signal), syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU)
 	syscall.Umask(0o022)
+	keepDescriptors()
 	runtime.LockOSThread() // the spawner must not take the main thread
 
 	a, err := newAgent(*etc)
@@ -95,5 +97,15 @@ func (a *agent) silence() {
 	a.silenced = true
 	for fd := range 3 {
 		syscall.Dup3(a.null, fd, 0)
+	}
+}
+
+// keepDescriptors keeps what this process inherited, but for its standard streams, from being inherited further.
+func keepDescriptors() {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
 	}
 }
