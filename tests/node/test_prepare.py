@@ -36,6 +36,6 @@ def test_a_directory_that_is_a_link_is_refused(tmp_path: Path, name: str) -> Non
     root.mkdir()
     outside.mkdir()
     (root / name).symlink_to(outside)
-    with pytest.raises(OSError, match="directory|links"):
+    with pytest.raises(OSError, match=r"directory|links"):
         write_identity(root, hostname="box", resolv_conf="")
     assert list(outside.iterdir()) == []

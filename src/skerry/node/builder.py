@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from skerry.errors import Error, IsolationUnavailable, SandboxStartFailed
 from skerry.models import Isolation, Limits, Template
 from skerry.node import prepare, reaper
 from skerry.node.machine import ControlGroups, Disks, Drivers, Images, ListenerFactory, Network
+from skerry.node.parallel import race, together
 from skerry.node.records import Record, Records, lives, new_name, start_time
 from skerry.node.unit import Unit
 from skerry.ports import Boot, Driver
@@ -173,17 +174,13 @@ class Builder:
         """Wait for the agent, or for the end of the sandbox."""
         assert unit.listener is not None
         listener = unit.listener
+
+        async def agent() -> None:
+            unit.link = await listener.connected()
+
         try:
             with anyio.fail_after(START_TIMEOUT_S):
-                async with anyio.create_task_group() as group:
-
-                    async def watch() -> None:
-                        await wait_for_exit(pid)
-                        group.cancel_scope.cancel()
-
-                    group.start_soon(watch)
-                    unit.link = await listener.connected()
-                    group.cancel_scope.cancel()
+                await race(agent, lambda: wait_for_exit(pid))
         except TimeoutError:
             raise SandboxStartFailed(
                 f"cannot start a sandbox: its agent said nothing for {START_TIMEOUT_S:.0f} s"
@@ -235,23 +232,3 @@ async def _close(unit: Unit) -> None:
     if unit.listener is not None:
         await unit.listener.aclose()
         unit.listener = None
-
-
-async def together(*actions: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run all at once; the first failure cancels the others and is raised as itself, not in a group."""
-    first: BaseException | None = None
-    try:
-        async with anyio.create_task_group() as group:
-            for action in actions:
-                group.start_soon(action)
-    except BaseExceptionGroup as failures:
-        first = _first(failures)
-    if first is not None:
-        raise first
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

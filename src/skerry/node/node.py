@@ -105,6 +105,7 @@ class Node:
         with anyio.CancelScope(shield=True):
             await self._host.network.stop(keep=self.keep)
         self._deaths_in.close()
+        self._deaths_out.close()
         reaper.reap()
 
     async def check(self) -> None:
@@ -185,8 +186,9 @@ class Node:
 
     async def deaths(self) -> AsyncIterator[Death]:
         """See `ports.Engine.deaths`."""
-        async for death in self._deaths_out:
-            yield death
+        with suppress(anyio.ClosedResourceError):
+            async for death in self._deaths_out:
+                yield death
 
     # --- claims and starts ------------------------------------------------------------------------------------------
 
