@@ -1,0 +1,1 @@
+"""This machine's kernel: control groups, mounts and disks, network namespaces, images."""

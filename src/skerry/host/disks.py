@@ -1,0 +1,243 @@
+"""A sandbox's root file system: its image, shared and read-only, under a layer of its own that has a hard size.
+
+The layer is an ext4 file system in a sparse file, on a loop device: bytes and inodes end in ENOSPC, and nothing else
+happens. It has no journal; after a crash of the machine it is not used again. Nothing here starts a process, but for
+one `mkfs.ext4` for each size never asked for before: the formatted file is kept, and copied by its written blocks.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import struct
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from skerry.errors import HostFull, SandboxStartFailed
+from skerry.host import mounts
+
+BYTES_PER_INODE = 16_384
+MINIMUM_INODES = 8192
+
+_MIB = 1024 * 1024
+_LOOP_CTL_GET_FREE = 0x4C82
+_LOOP_CONFIGURE = 0x4C0A
+_LO_FLAGS_AUTOCLEAR = 4
+_LOOP_MAJOR = 7
+_EXT4_BLOCK = 4096
+
+
+class Disks:
+    """Root file systems of sandboxes.
+
+    Args:
+        directory: where the sparse files are kept; on a file system with room for what sandboxes write.
+        mounts: where the file systems are mounted, below this process's own mount namespace.
+    """
+
+    def __init__(self, directory: Path, mounts: Path) -> None:
+        self._images = directory / "disks"
+        self._blank = directory / "blank"
+        self._mounts = mounts
+        self._formatting = anyio.Lock()
+        for path in (self._images, self._blank, self._mounts):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def create(self, name: str, *, lower: Path, size_mib: int, source: Path | None = None) -> Path:
+        """Make and mount the root file system of sandbox `name`.
+
+        Args:
+            lower: the image's tree.
+            size_mib: bytes that may be written.
+            source: a disk file to start from instead of an empty one; it has its own size.
+
+        Raises:
+            HostFull: the data directory has no room.
+            SandboxStartFailed: the kernel refused; nothing is left behind.
+        """
+        try:
+            blank = source or await self._formatted(size_mib)
+            return await anyio.to_thread.run_sync(self._create, name, lower, blank)
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await self.remove(name)
+            if isinstance(error, OSError):
+                raise _refusal(error, self._images) from error
+            raise
+
+    async def remove(self, name: str) -> None:
+        """Unmount and delete; no-op for what is not there."""
+        await anyio.to_thread.run_sync(self._remove, name)
+
+    async def export(self, name: str, target: Path) -> None:
+        """Copy the disk file of a sandbox that stands still, by its written blocks."""
+        await anyio.to_thread.run_sync(self._export, name, target)
+
+    def image_path(self, name: str) -> Path:
+        return self._images / f"{name}.ext4"
+
+    def used_bytes(self, name: str) -> int:
+        """Bytes that the sandbox holds on the host's disk."""
+        with suppress(FileNotFoundError):
+            return self.image_path(name).stat().st_blocks * 512
+        return 0
+
+    def names(self) -> list[str]:
+        return sorted(path.stem for path in self._images.glob("*.ext4"))
+
+    async def _formatted(self, size_mib: int) -> Path:
+        path = self._blank / f"{size_mib}.ext4"
+        if not path.exists():
+            async with self._formatting:
+                if not path.exists():
+                    await anyio.to_thread.run_sync(_format, path, size_mib)
+        return path
+
+    def _create(self, name: str, lower: Path, blank: Path) -> Path:
+        image = self.image_path(name)
+        copy_sparse(blank, image)
+        base = self._mounts / name
+        layer, root = base / "layer", base / "root"
+        layer.mkdir(parents=True)
+        root.mkdir()
+        _mount_image(image, layer)
+        upper, work = layer / "upper", layer / "work"
+        upper.mkdir(exist_ok=True)
+        shutil.rmtree(work, ignore_errors=True)  # a copied disk may carry a used one, which overlayfs refuses
+        work.mkdir()
+        # The layer's root shows inside as /, so it looks like the image's.
+        os.chmod(upper, stat.S_IMODE(lower.stat().st_mode))
+        mounts.mount(
+            "overlay",
+            root,
+            "overlay",
+            mounts.MS_NODEV | mounts.MS_NOSUID | mounts.MS_NOATIME,
+            f"lowerdir={lower},upperdir={upper},workdir={work}",
+        )
+        return root
+
+    def _remove(self, name: str) -> None:
+        base = self._mounts / name
+        for part in ("root", "layer"):
+            mounts.unmount(base / part)
+            with suppress(FileNotFoundError):
+                (base / part).rmdir()
+        with suppress(FileNotFoundError):
+            base.rmdir()
+        self.image_path(name).unlink(missing_ok=True)
+
+    def _export(self, name: str, target: Path) -> None:
+        _sync_file_system(self._mounts / name / "layer")
+        copy_sparse(self.image_path(name), target)
+
+
+def _format(path: Path, size_mib: int) -> None:
+    inodes = max(MINIMUM_INODES, size_mib * _MIB // BYTES_PER_INODE)
+    new = path.with_suffix(".new")
+    try:
+        with new.open("wb") as file:
+            file.truncate(size_mib * _MIB)
+        subprocess.run(
+            ["mkfs.ext4", "-q", "-F", "-b", str(_EXT4_BLOCK), "-N", str(inodes), "-m", "0", "-O", "^has_journal",
+             "-E", "lazy_itable_init=1,root_owner=0:0,nodiscard", "--", str(new)],
+            check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60,
+            env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"},
+        )  # fmt: skip
+        new.rename(path)
+    except subprocess.CalledProcessError as error:
+        raise OSError(errno.EIO, error.stderr.decode(errors="replace").strip()) from error
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy the written blocks of a file and leave its holes. Raises FileExistsError, OSError."""
+    with source.open("rb") as read, target.open("xb") as write:
+        size = os.fstat(read.fileno()).st_size
+        os.truncate(write.fileno(), size)
+        position = 0
+        while position < size:
+            try:
+                start = os.lseek(read.fileno(), position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    break  # only a hole is left
+                raise
+            position = os.lseek(read.fileno(), start, os.SEEK_HOLE)
+            _copy_range(read.fileno(), write.fileno(), start, position - start)
+
+
+def _copy_range(read: int, write: int, offset: int, count: int) -> None:
+    while count:
+        copied = os.copy_file_range(read, write, count, offset, offset)
+        if copied == 0:
+            raise OSError(errno.EIO, "cannot copy a disk: it became shorter meanwhile")
+        offset, count = offset + copied, count - copied
+
+
+def _mount_image(image: Path, target: Path) -> None:
+    """Mount an ext4 file through a loop device that is freed by the unmount (or by the end of our mount namespace)."""
+    backing = os.open(image, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        device, path = _loop_device(backing)
+        try:
+            flags = mounts.MS_NODEV | mounts.MS_NOSUID | mounts.MS_NOATIME
+            mounts.mount(path, target, "ext4", flags, "errors=continue")
+        finally:
+            os.close(device)  # autoclear frees it here when it was not mounted
+    finally:
+        os.close(backing)
+
+
+def _loop_device(backing: int) -> tuple[int, str]:
+    """A free loop device, configured for `backing`. Others may take a device between the question and the answer."""
+    # struct loop_config: fd, block size, struct loop_info64 (flags at offset 52), 64 bytes reserved
+    config = bytearray(304)
+    struct.pack_into("=II", config, 0, backing, _EXT4_BLOCK)
+    struct.pack_into("=I", config, 8 + 52, _LO_FLAGS_AUTOCLEAR)
+    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for _ in range(100):
+            number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+            path = f"/dev/loop{number}"
+            with suppress(FileExistsError):
+                if not os.path.exists(path):
+                    os.mknod(path, 0o660 | stat.S_IFBLK, os.makedev(_LOOP_MAJOR, number))
+            device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(device, _LOOP_CONFIGURE, bytes(config))
+            except OSError as error:
+                os.close(device)
+                if error.errno != errno.EBUSY:
+                    raise
+            else:
+                return device, path
+    finally:
+        os.close(control)
+    raise OSError(errno.EBUSY, "cannot get a loop device: all that were free were taken by others")
+
+
+def _sync_file_system(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if mounts.sync_file_system(descriptor) != 0:
+            raise OSError(errno.EIO, f"cannot write out {path}")
+    finally:
+        os.close(descriptor)
+
+
+def _refusal(error: OSError, directory: Path) -> HostFull | SandboxStartFailed:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(directory).free // _MIB
+        return HostFull(
+            f"cannot make a disk: {directory} has {free} MiB free; free some, or use another data directory",
+            directory=str(directory), free_mib=free,
+        )  # fmt: skip
+    return SandboxStartFailed(f"cannot make a disk: {error.strerror or error}")
