@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 type dialRequest struct {
@@ -16,6 +18,7 @@ type dialRequest struct {
 // halfCloser is what TCP and Unix connections can do.
 type halfCloser interface {
 	net.Conn
+	syscall.Conn
 	CloseWrite() error
 }
 
@@ -64,26 +67,48 @@ func connect(r *dialRequest) (halfCloser, error) {
 }
 
 // sendFrom sends what the connection gives, then END.
-func sendFrom(ch *channel, connection net.Conn) {
-	b := newBuffer()
-	defer b.free()
+func sendFrom(ch *channel, connection syscall.Conn) {
+	raw, err := connection.SyscallConn()
+	if err != nil {
+		return
+	}
 	for {
 		allowed, err := ch.acquire(maxPayload)
 		if err != nil {
 			return
 		}
-		n, err := connection.Read(b.payload()[:allowed])
+		b, n, err := readWhenReady(raw, allowed)
 		ch.refund(allowed - n)
-		if n > 0 && ch.send(kindData, b, n) != nil {
-			return
-		}
-		if err != nil {
-			if !ch.isStopped() {
-				ch.sendEnd()
+		if n > 0 {
+			err = ch.send(kindData, b, n)
+			b.free()
+			if err != nil {
+				return
 			}
-			return
+			continue
 		}
+		if !ch.isStopped() {
+			ch.sendEnd()
+		}
+		return
 	}
+}
+
+// readWhenReady waits until there is something to read and only then takes a buffer, so that idle connections hold none. It
+// returns no buffer at the end and after errors.
+func readWhenReady(raw syscall.RawConn, limit int) (b *buffer, n int, err error) {
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		b = newBuffer()
+		n, failed = syscall.Read(int(fd), b.payload()[:limit])
+		if n > 0 {
+			return true
+		}
+		b.free()
+		b, n = nil, 0
+		return failed != syscall.EAGAIN && failed != syscall.EINTR
+	})
+	return b, n, errors.Join(err, failed)
 }
 
 // receiveTo gives the connection what comes on the channel, then closes its half. When the connection takes no more, the rest

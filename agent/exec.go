@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"syscall"
@@ -177,7 +178,7 @@ func (a *agent) stdin(ch *channel, r *stdinRequest) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		_, err = p.stdin.Write(c.data)
+		err = writeUntil(ch, p.stdin, c.data)
 		n := len(c.data)
 		c.free()
 		if ch.isStopped() {
@@ -194,6 +195,18 @@ func (a *agent) stdin(ch *channel, r *stdinRequest) (any, error) {
 		p.stdin.Close()
 	}
 	return empty{}, nil
+}
+
+// writeUntil writes all, unless the channel stops. Another writer's channel may have stopped this late, and set the deadline.
+func writeUntil(ch *channel, file *os.File, data []byte) error {
+	for {
+		n, err := file.Write(data)
+		if !errors.Is(err, os.ErrDeadlineExceeded) || ch.isStopped() {
+			return err
+		}
+		data = data[n:]
+		file.SetWriteDeadline(time.Time{})
+	}
 }
 
 func (a *agent) signal(r *signalRequest) (any, error) {

@@ -185,8 +185,6 @@ func (p *process) follow(ch *channel, from [2]*int64) (any, error) {
 	if err := ch.item(map[string]processInfo{"started": started}); err != nil {
 		return nil, err
 	}
-	b := newBuffer()
-	defer b.free()
 	for {
 		index, err := p.awaitOutput(ch, r)
 		if err != nil {
@@ -195,7 +193,7 @@ func (p *process) follow(ch *channel, from [2]*int64) (any, error) {
 		if index < 0 {
 			return p.status, nil
 		}
-		if err := p.sendOutput(ch, r, index, b); err != nil {
+		if err := p.sendOutput(ch, r, index); err != nil {
 			return nil, err
 		}
 	}
@@ -235,11 +233,13 @@ func (p *process) awaitOutput(ch *channel, r *reader) (int, error) {
 }
 
 // sendOutput sends one frame of output, after the note of a gap when there is one.
-func (p *process) sendOutput(ch *channel, r *reader, index int, b *buffer) error {
+func (p *process) sendOutput(ch *channel, r *reader, index int) error {
 	allowed, err := ch.acquire(maxPayload)
 	if err != nil {
 		return err
 	}
+	b := newBuffer()
+	defer b.free()
 	s := p.streams[index]
 	p.mu.Lock()
 	dropped := max(s.start-r.position[index], 0)
@@ -278,4 +278,15 @@ func (p *process) snapshot() processInfo {
 	}
 	info.Exit = p.status
 	return info
+}
+
+// outputMemory is the number of bytes that its output occupies here.
+func (p *process) outputMemory() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	total := 0
+	for _, s := range p.streams {
+		total += len(s.memory)
+	}
+	return total
 }

@@ -230,7 +230,9 @@ func (a *agent) runElevated(socket *net.UnixConn, l launch, window *size, caller
 	caller.files = nil
 	sendSignal := func(number syscall.Signal) {
 		a.table.mu.Lock()
-		if alive {
+		if alive && number == syscall.SIGKILL {
+			go killGroup(pid)
+		} else if alive {
 			syscall.Kill(-pid, number)
 		}
 		a.table.mu.Unlock()

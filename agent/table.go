@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sort"
 	"sync"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 const (
 	retention   = 60 * time.Second // how long ended processes are kept
 	maxRetained = 256              // and how many of them
+	maxOutput   = 32 << 20         // and how many bytes of output for all of them
 )
 
 // table knows all processes the server (or `sudo`) started, and reaps every child, also those that were orphaned inside the
@@ -101,13 +103,21 @@ func (t *table) add(p *process) {
 func (t *table) retire(p *process) {
 	p.alive = false
 	t.ended = append(t.ended, p)
-	if len(t.ended) > maxRetained {
+	output := 0
+	for _, other := range t.ended {
+		output += other.outputMemory()
+	}
+	for len(t.ended) > 1 && (len(t.ended) > maxRetained || output > maxOutput) {
+		output -= t.ended[0].outputMemory()
 		t.drop(t.ended[0])
 	}
 	time.AfterFunc(retention, func() {
 		t.mu.Lock()
 		t.drop(p)
 		t.mu.Unlock()
+		if p.outputMemory() > ringHeld {
+			debug.FreeOSMemory()
+		}
 	})
 }
 
@@ -141,6 +151,10 @@ func (t *table) signal(pid int, number syscall.Signal, group bool) error {
 	if p == nil || !p.alive {
 		return fail(codeNoProcess, "cannot signal process %d: it does not run", pid)
 	}
+	if group && number == syscall.SIGKILL {
+		go killGroup(pid)
+		return nil
+	}
 	if group {
 		pid = -pid
 	}
@@ -155,7 +169,19 @@ func (t *table) expire(p *process) {
 	defer t.mu.Unlock()
 	if p.alive {
 		p.timedOut = true
-		syscall.Kill(-p.info.PID, syscall.SIGKILL)
+		go killGroup(p.info.PID)
+	}
+}
+
+// killGroup kills a process group until nothing is left of it. Once is not enough in gVisor: a process that forks at that moment
+// may leave a child alive. The number is not another group's meanwhile: it stays taken while the group has a member, and is not
+// given again so soon after.
+func killGroup(pgid int) {
+	for wait := time.Millisecond; wait < 10*time.Second; wait *= 2 {
+		if syscall.Kill(-pgid, syscall.SIGKILL) == syscall.ESRCH {
+			return
+		}
+		time.Sleep(wait)
 	}
 }
 
