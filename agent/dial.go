@@ -100,13 +100,15 @@ func readWhenReady(raw syscall.RawConn, limit int) (b *buffer, n int, err error)
 	var failed error
 	err = raw.Read(func(fd uintptr) bool {
 		b = newBuffer()
-		n, failed = syscall.Read(int(fd), b.payload()[:limit])
+		for failed = syscall.EINTR; failed == syscall.EINTR; {
+			n, failed = syscall.Read(int(fd), b.payload()[:limit])
+		}
 		if n > 0 {
 			return true
 		}
 		b.free()
 		b, n = nil, 0
-		return failed != syscall.EAGAIN && failed != syscall.EINTR
+		return failed != syscall.EAGAIN
 	})
 	return b, n, errors.Join(err, failed)
 }
