@@ -224,7 +224,7 @@ func (a *agent) resize(r *resizeRequest) (any, error) {
 	if !p.info.PTY {
 		return nil, fail(codeInvalid, "cannot resize process %d: it has no terminal", r.PID)
 	}
-	if err := setSize(p.stdin, r.size); err != nil {
+	if err := resizeTerminal(p.stdin, r.PID, r.size); err != nil {
 		return nil, fail(codeInvalid, "cannot resize process %d: %v", r.PID, err)
 	}
 	return empty{}, nil

@@ -93,8 +93,8 @@ func (a *agent) launchFor(u *account, argv []string, cwd string, env map[string]
 	}
 	if cwd == "" {
 		l.cwd = u.home
-		if info, err := os.Stat(l.cwd); err != nil || !info.IsDir() {
-			l.cwd = "/"
+		if as(u, func() error { return enter(l.cwd) }) != nil {
+			l.cwd = "/" // as login(1) does
 		}
 	} else {
 		var err error

@@ -159,6 +159,7 @@ func relaySignals(socket *net.UnixConn, signals <-chan os.Signal, terminal *atom
 			file, window := terminal.Load(), terminalSize(0)
 			if file != nil && window != nil {
 				setSize(file, *window)
+				socket.Write([]byte{byte(number)}) // the agent tells the command, which this process may not signal
 			}
 		default:
 			socket.Write([]byte{byte(number)})
@@ -180,6 +181,9 @@ func relayTerminal(terminal *os.File) (restore func(), drained <-chan struct{}) 
 		raw.Oflag &^= syscall.OPOST
 		raw.Lflag &^= syscall.ECHO | syscall.ECHONL | syscall.ICANON | syscall.ISIG | syscall.IEXTEN
 		raw.Cc[syscall.VMIN], raw.Cc[syscall.VTIME] = 1, 0
+		for _, key := range []int{syscall.VINTR, syscall.VQUIT, syscall.VSUSP} {
+			raw.Cc[key] = 0xff // gVisor makes signals of these even without ISIG; no text has this byte
+		}
 		if ioctl(0, syscall.TCSETS, unsafe.Pointer(&raw)) == nil {
 			restore = func() { ioctl(0, syscall.TCSETS, unsafe.Pointer(&saved)) }
 		}

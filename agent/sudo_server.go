@@ -237,8 +237,11 @@ func (a *agent) runElevated(socket *net.UnixConn, l launch, window *size, caller
 		}
 		a.table.mu.Unlock()
 	}
-	if err := announce(socket, terminal); err != nil {
-		sendSignal(syscall.SIGKILL)
+	if terminal != nil {
+		defer terminal.stdin.Close()
+		if err := handOver(socket, terminal); err != nil {
+			sendSignal(syscall.SIGKILL)
+		}
 	}
 	go func() {
 		var number [1]byte
@@ -246,6 +249,10 @@ func (a *agent) runElevated(socket *net.UnixConn, l launch, window *size, caller
 			if n, err := socket.Read(number[:]); err != nil || n != 1 {
 				sendSignal(syscall.SIGKILL) // its caller is gone or was killed: what it ran goes too
 				return
+			}
+			if syscall.Signal(number[0]) == syscall.SIGWINCH && terminal != nil {
+				announceSize(pid)
+				continue
 			}
 			sendSignal(syscall.Signal(number[0]))
 		}
@@ -260,12 +267,9 @@ func (a *agent) runElevated(socket *net.UnixConn, l launch, window *size, caller
 	return err
 }
 
-// announce gives the caller the command's terminal.
-func announce(socket *net.UnixConn, terminal *ends) error {
-	if terminal == nil {
-		return nil
-	}
-	defer terminal.closeAll()
+// handOver gives the caller the command's terminal.
+func handOver(socket *net.UnixConn, terminal *ends) error {
+	terminal.closeChild()
 	raw, err := terminal.stdin.SyscallConn()
 	if err != nil {
 		return err

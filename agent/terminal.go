@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 )
@@ -45,7 +46,42 @@ func openTerminal(u *account, s size) (*ends, error) {
 	return &ends{child: []uintptr{fd, fd, fd}, close: []int{slave}, sources: []*os.File{file}, stdin: file}, nil
 }
 
-// setSize tells a terminal its size; the kernel sends SIGWINCH.
+// resizeTerminal sets the size and tells the processes of the terminal's session, which gVisor does not do by itself.
+func resizeTerminal(terminal *os.File, session int, s size) error {
+	if err := setSize(terminal, s); err != nil {
+		return err
+	}
+	announceSize(session)
+	return nil
+}
+
+// announceSize sends SIGWINCH to all processes of a session: which group is in the foreground cannot be asked from outside in
+// gVisor, and those that do not care ignore the signal.
+func announceSize(session int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || pid <= 1 {
+			continue
+		}
+		text, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
+		if err == nil && parseSession(string(text)) == session {
+			syscall.Kill(pid, syscall.SIGWINCH)
+		}
+	}
+}
+
+// parseSession returns the session of a /proc/PID/stat line, 0 when there is none in it.
+func parseSession(stat string) int {
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]) // a name may have blanks and parentheses
+	if len(fields) < 4 {
+		return 0
+	}
+	session, _ := strconv.Atoi(fields[3])
+	return session
+}
+
+// setSize sets a terminal's size.
 func setSize(terminal *os.File, s size) error {
 	connection, err := terminal.SyscallConn()
 	if err != nil {
