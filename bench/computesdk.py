@@ -49,12 +49,12 @@ async def _interactive(server: Server, identities: Identities, mode: Mode) -> No
         with anyio.fail_after(ITERATION_TIMEOUT_S):
             sandbox = await AsyncSandbox.create(**server.sdk_options)
             probe = await sandbox.exec(["sh", "-c", PROBE, "sh", secrets.token_hex(8)])
-            if probe.exit_code != 0:
-                raise RuntimeError(f"the probe ended with {probe.exit_code}: {probe.stderr}")
+            if probe.returncode != 0:
+                raise RuntimeError(f"the probe ended with {probe.returncode}: {probe.stderr}")
             identities.check(parse_identity(probe.stdout))
             node = await sandbox.exec(["node", "-v"])
-            if node.exit_code != 0:
-                raise RuntimeError(f"node -v ended with {node.exit_code}: {node.stderr}")
+            if node.returncode != 0:
+                raise RuntimeError(f"node -v ended with {node.returncode}: {node.stderr}")
         now = time.perf_counter()
         mode.times.append(now - start)
         mode.first_ready, mode.last_ready = mode.first_ready or now, now

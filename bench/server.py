@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from bench import procs
 from bench.api import RawApi
 
 START_TIMEOUT_S = 120.0
+"""For the ready line; then the server is killed."""
 SUBNET = "10.219.0.0/16"
 """Apart from the default, so that a server in use on this machine is not disturbed."""
 
@@ -115,7 +117,10 @@ def started(settings: Mapping[str, str] | None = None) -> Iterator[Server]:
 
 def _ready_line(process: subprocess.Popen[bytes], log: Path) -> Mapping[str, Any]:
     assert process.stdout is not None
+    too_late = threading.Timer(START_TIMEOUT_S, process.kill)
+    too_late.start()
     line = process.stdout.readline()
+    too_late.cancel()
     if not line:
         raise ServerFailed(f"the server did not start:\n{log.read_text(errors='replace')[-4000:]}")
     ready: Mapping[str, Any] = json.loads(line)
