@@ -14,6 +14,8 @@ from bench.settings import Settings
 from skerry import AsyncSandbox
 
 POOL = 4
+SETTLE_S = 5.0
+"""Longest wait for rest before one sample: on a machine that never rests, measure all the same."""
 
 SPAWN_LOOP = """
 import json, os, time
@@ -84,7 +86,7 @@ async def _claims(settings: Settings, result: SuiteResult, server: Server, by_ha
             return taken
 
         async def settle() -> None:
-            await server.settle(POOL)
+            await server.settle(POOL, SETTLE_S)
 
         samplers: dict[str, Sampler] = {
             "claim": claim,
@@ -178,7 +180,7 @@ async def _cold(settings: Settings, result: SuiteResult, server: Server, by_hand
             return taken
 
         async def settle() -> None:
-            await server.settle()
+            await server.settle(timeout_s=SETTLE_S)
 
         samplers: dict[str, Sampler] = {"cold": cold, "runsc": timed(lambda: by_hand.run("true"))}
         times = await interleave(
