@@ -18,6 +18,7 @@ type machine struct {
 	env   map[string]string // environment of every process; replaced as a whole, never changed
 	id    string
 	group *pidsGroup // nil where the kernel has none
+	pids  int        // limit of processes; zero: none was set
 }
 
 type configureRequest struct {
@@ -65,6 +66,14 @@ func (m *machine) limitThread(tid int) error {
 	return m.group.enter(tid)
 }
 
+// limitNext limits what the next process of a user may start.
+func (m *machine) limitNext(uid int) error {
+	m.mu.Lock()
+	n := m.pids
+	m.mu.Unlock()
+	return limitUserProcesses(uid, n)
+}
+
 func (m *machine) configure(r *configureRequest) (any, error) {
 	if r.Env != nil {
 		for name, value := range *r.Env {
@@ -83,8 +92,15 @@ func (m *machine) configure(r *configureRequest) (any, error) {
 		if m.group == nil {
 			return nil, fail(codeInternal, "cannot limit processes: this kernel has no pids control group")
 		}
-		if err := m.group.limit(*r.Pids); err != nil {
-			return nil, fail(codeInternal, "cannot limit processes: %v", err)
+		m.mu.Lock()
+		changed := m.pids != *r.Pids
+		m.pids = *r.Pids
+		m.mu.Unlock()
+		if changed { // a claim from a pool seldom changes it, and must be quick
+			if err := m.group.limit(*r.Pids); err != nil {
+				return nil, fail(codeInternal, "cannot limit processes: %v", err)
+			}
+			limitRunningProcesses(*r.Pids)
 		}
 	}
 	return empty{}, setHostname(r.Hostname)

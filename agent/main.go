@@ -84,7 +84,7 @@ func newAgent(etc string) (*agent, error) {
 	a := &agent{accounts: &accounts{directory: etc, files: map[string]*accountFile{}}, table: newTable(), null: null}
 	a.machine = newMachine()
 	go a.table.reapForever()
-	a.spawner = newSpawner(a.table, a.machine.limitThread)
+	a.spawner = newSpawner(a.table, a.machine.limitThread, a.machine.limitNext)
 	return a, nil
 }
 

@@ -44,7 +44,7 @@ type spawner struct {
 	table  *table
 }
 
-func newSpawner(t *table, enterGroup func(tid int) error) *spawner {
+func newSpawner(t *table, enterGroup func(tid int) error, limitNext func(uid int) error) *spawner {
 	s := &spawner{orders: make(chan spawnOrder), table: t}
 	ready := make(chan struct{})
 	go func() {
@@ -57,7 +57,11 @@ func newSpawner(t *table, enterGroup func(tid int) error) *spawner {
 		}
 		close(ready)
 		for order := range s.orders {
-			pid, err := forkExec(&order.launch)
+			err := limitNext(order.user.uid)
+			pid := 0
+			if err == nil {
+				pid, err = forkExec(&order.launch)
+			}
 			order.answer <- spawned{pid, err}
 		}
 	}()
