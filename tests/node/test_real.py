@@ -88,10 +88,11 @@ async def test_a_killed_sentry_is_a_crash_and_the_neighbour_lives(machine: Path)
 
 async def test_a_fork_bomb_hits_the_limit_and_the_agent_still_answers(machine: Path) -> None:
     async with real_node(machine) as node:
-        provided = await node.provide(placement("bomb"))
+        limits = LIMITS.model_copy(update={"memory_mib": 2048})
+        provided = await node.provide(placement("bomb", limits=limits))
         bomb = "import os\ntry:\n  while True:\n    if os.fork() == 0: os.setsid()\nexcept OSError as e: print(e)\n"
         bomb += "import time; time.sleep(1000)"
-        async with provided.agent.run(["python3", "-c", bomb]) as events:
+        async with provided.agent.run(["python3", "-u", "-c", bomb]) as events:
             with anyio.fail_after(60):
                 async for event in events:
                     if event.type == "stdout":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -24,18 +25,34 @@ def adopt_orphans() -> None:
 
 
 def reap() -> int:
-    """Reap the runtime's processes that have ended; how many. Stops at a child of somebody else's that waits to be
-    reaped: its owner is about to, and the next call goes on behind it."""
+    """Reap the runtime's processes that have ended; how many."""
     reaped = 0
-    while True:
-        try:
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if found is None or not _is_runtime(found.si_pid):
-                return reaped
-            os.waitpid(found.si_pid, os.WNOHANG)
-        except ChildProcessError:
-            return reaped
-        reaped += 1
+    try:
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if not _is_runtime(found.si_pid):
+                # A child of somebody else's waits for its owner, in front of those that may be ours.
+                return reaped + _reap_behind()
+            reaped += _wait(found.si_pid)
+    except ChildProcessError:
+        pass
+    return reaped
+
+
+def _reap_behind() -> int:
+    reaped = 0
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError):
+            for child in (task / "children").read_text().split():
+                if _is_runtime(int(child)):
+                    reaped += _wait(int(child))
+    return reaped
+
+
+def _wait(pid: int) -> int:
+    try:
+        return 1 if os.waitpid(pid, os.WNOHANG)[0] else 0
+    except ChildProcessError:
+        return 0
 
 
 def _is_runtime(pid: int) -> bool:
