@@ -1,8 +1,8 @@
 """The OCI bundle of a gVisor sandbox: what is inside, and what it may do. Pure: no I/O.
 
 The capabilities below are capabilities *inside the guest kernel*; none of them means anything on the host. PID 1 is our
-agent. It needs SYS_ADMIN to set the host name and to put what it starts under a pids limit, SYS_RESOURCE to change limits
-of processes that run, and takes both out of the bounding set of everything it starts.
+agent. It needs SYS_ADMIN to set the host name and to put what it starts under a pids limit, SYS_RESOURCE to change the
+limits of running processes, and takes both out of the bounding set of everything it starts.
 """
 
 from __future__ import annotations

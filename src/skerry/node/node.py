@@ -114,7 +114,7 @@ class Node:
             await driver.check()
 
     def keep_ready(self, template: Template, isolation: Isolation = Isolation.GVISOR) -> None:
-        """Begin to keep a pool of this template, as its image is now. A pool of an older image is given up.
+        """Begin to keep a pool of this template, as it is now. A pool of an older version is given up.
 
         Claims do this by themselves; a server calls it at its start so that the first claim finds a sandbox ready.
         """
@@ -195,10 +195,11 @@ class Node:
     def _pool(self, template: Template, isolation: Isolation) -> Pool:
         key = (template.name, isolation)
         pool = self._pools.get(key)
-        if pool is not None and pool.template.image == template.image:
+        if pool is not None and pool.template == template:
             return pool
         if pool is not None:
-            self._refills.pop(key).cancel()
+            if (scope := self._refills.pop(key, None)) is not None:
+                scope.cancel()
             for unit in pool.drain():
                 self._end(unit, EndCode.KILLED)
         pool = self._pools[key] = Pool(template, isolation, self._pool_settings)
@@ -278,7 +279,8 @@ class Node:
         warm = await self._warm.make(template, pool.isolation) if self._warm is not None else None
         unit = await self._start(Order(template, pool.isolation, template.limits, warm, origin="pool"))
         try:
-            if not unit.record.warm:
+            if not unit.record.warm:  # none was restored
+                await unit.require_link().configure(pids=template.limits.pids)
                 unit.record.warm = await interpreters.start_all(unit.require_link(), template.languages)
                 self._host.records.write(unit.record)
             unit.require_link().suspend()

@@ -45,7 +45,7 @@ class WarmImages:
         self._builder = builder
         self._lock = anyio.Lock()
         self._known: dict[str, WarmImage] = {}
-        self._keys: dict[tuple[str, str, Isolation], str] = {}
+        self._keys: dict[tuple[str, Isolation], str] = {}
         self._suspicions: dict[str, int] = {}
         self._runtime_digest: str | None = None
 
@@ -92,6 +92,8 @@ class WarmImages:
         order = Order(template, isolation, template.limits)
         unit = await self._builder.start(order, lambda _unit, _error: None)
         try:
+            # Now, so that a claim need not: the agent has little to do when nothing changes.
+            await unit.require_link().configure(pids=template.limits.pids)
             started = await interpreters.start_all(unit.require_link(), template.languages)
             await self._checkpoint(unit, directory / "checkpoint")
             await self._host.disks.export(unit.name, directory / "disk.img")
@@ -131,7 +133,7 @@ class WarmImages:
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._directory / key, ignore_errors=True))
 
     async def _key(self, template: Template, isolation: Isolation) -> str:
-        known = (template.name, template.image, isolation)
+        known = (template.model_dump_json(), isolation)
         if known not in self._keys:
             self._keys[known] = await self._make_key(template, isolation)
         return self._keys[known]
