@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
 """How often a pool looks again without being told that something changed."""
+SETTLE_S = 0.1
+"""From a claim to the start of the refill for it: the claim's own first calls come then, and go before."""
+SETTLE_EMPTY_S = 0.01
+"""The same when the pool is empty and the next claim would have to start cold."""
 BUSY_SHARE = 0.5
 """Share of the machine's cores that claimed sandboxes may use before pools refill one at a time."""
 _RETRY_MAX_S = 60.0
@@ -85,6 +89,7 @@ class Refill:
                         self._remove(surplus)
                     with anyio.move_on_after(TICK_S):
                         await changed.wait()
+                        await anyio.sleep(SETTLE_S if len(pool) else SETTLE_EMPTY_S)
 
     async def _start_one(self, pool: Pool) -> None:
         try:
