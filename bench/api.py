@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 from collections.abc import Iterator
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
@@ -33,7 +34,14 @@ class RawApi:
     def close(self) -> None:
         self._connection.close()
 
+    def _drop_if_closed(self) -> None:
+        """A server closes connections that idle for some seconds; the next request then opens a new one."""
+        sock = self._connection.sock
+        if sock is not None and select.select([sock], [], [], 0)[0]:
+            self._connection.close()
+
     def _open(self, method: str, path: str, body: Any, headers: dict[str, str]) -> http.client.HTTPResponse:
+        self._drop_if_closed()
         self._connection.request(method, path, body=body, headers=self._authorization | headers)
         response = self._connection.getresponse()
         if response.status >= 400:
@@ -47,6 +55,10 @@ class RawApi:
         headers = {} if encoded is None else {"Content-Type": "application/json"}
         content = self._open(method, path, encoded, headers).read()
         return json.loads(content) if content else None
+
+    def connect(self) -> None:
+        """Make sure that the next request finds the connection open."""
+        self.text("/health")
 
     def text(self, path: str) -> str:
         """The body of a GET, as text."""

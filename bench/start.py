@@ -87,6 +87,7 @@ async def _claims(settings: Settings, result: SuiteResult, server: Server, by_ha
 
         async def settle() -> None:
             await server.settle(POOL, SETTLE_S)
+            api.connect()
 
         samplers: dict[str, Sampler] = {
             "claim": claim,
@@ -181,6 +182,7 @@ async def _cold(settings: Settings, result: SuiteResult, server: Server, by_hand
 
         async def settle() -> None:
             await server.settle(timeout_s=SETTLE_S)
+            api.connect()
 
         samplers: dict[str, Sampler] = {"cold": cold, "runsc": timed(lambda: by_hand.run("true"))}
         times = await interleave(
