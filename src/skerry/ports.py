@@ -6,6 +6,7 @@ No I/O; imports only the vocabulary. Who implements what:
     Agent    agentlink.Link       one sandbox's agent: processes, files, ports
     Driver   drivers.gvisor       one isolation technology: boot, freeze, destroy
     Store    store.sql            what must survive the server
+    Templates  host.images        recipes for sandboxes, and how they are built
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ from skerry.models import (
     TerminalSize,
     WatchEvent,
 )  # fmt: skip
+
+INTERPRETERS: Mapping[str, tuple[str, ...]] = {"python": ("python3", "-u", "/opt/skerry/interpreter/main.py")}
+"""Language → the command of its interpreter inside, which speaks docs/reference/interpreter-protocol.md."""
 
 # --- the agent inside a sandbox -------------------------------------------------------------------------------------
 
@@ -221,6 +225,23 @@ class Engine(Protocol):
         ...
 
 
+class Templates(Protocol):
+    """The templates on this machine. `host.images.Images`."""
+
+    def templates(self) -> list[Template]: ...
+    def template(self, name: str) -> Template:
+        """Raises TemplateNotFound."""
+        ...
+
+    def build(self, name: str) -> AsyncIterator[str]:
+        """Build a template that ships, unless it is built already; yields log lines.
+
+        Raises:
+            TemplateNotFound: no such definition. TemplateBuildFailed: details hold the end of the log.
+        """
+        ...
+
+
 # --- isolation technologies -----------------------------------------------------------------------------------------
 
 
@@ -312,6 +333,10 @@ class Store(Protocol):
         ...
 
     async def update_sandbox(self, record: SandboxRecord) -> None: ...
+    async def forget_idempotency(self, sandbox_id: str) -> None:
+        """The sandbox was never provided: the same key may be used again."""
+        ...
+
     async def sandbox(self, tenant_id: str, sandbox_id: str) -> SandboxRecord | None: ...
     async def sandboxes(
         self,

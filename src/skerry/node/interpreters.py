@@ -8,10 +8,7 @@ from typing import Any
 
 from skerry.errors import SandboxStartFailed
 from skerry.models import Exit, Output, Started
-from skerry.ports import Agent
-
-COMMANDS = {"python": ("python3", "-u", "/opt/skerry/interpreter/main.py")}
-"""Language → the command of its interpreter, as docs/reference/interpreter-protocol.md has it."""
+from skerry.ports import INTERPRETERS, Agent
 
 FIRST_CELLS = ("1+1", "print('warm')", "1/0", "%time None", "display({'warm': 1})")
 """A value, output, an error, a magic, a display: what a first run would load and compile is then in memory."""
@@ -28,7 +25,7 @@ async def start(agent: Agent, language: str) -> int:
     Raises:
         SandboxStartFailed: it ended or said something that is not its protocol.
     """
-    async with agent.run(COMMANDS[language], stdin=True, user="user") as events:
+    async with agent.run(INTERPRETERS[language], stdin=True, user="user") as events:
         conversation = _Conversation(language, events)
         await conversation.expect("ready")
         for number, code in enumerate(FIRST_CELLS):
@@ -40,7 +37,7 @@ async def start(agent: Agent, language: str) -> int:
 
 async def start_all(agent: Agent, languages: Sequence[str]) -> dict[str, int]:
     """Start the interpreter of each language that has one; returns language → pid. Raises as `start` does."""
-    return {language: await start(agent, language) for language in languages if language in COMMANDS}
+    return {language: await start(agent, language) for language in languages if language in INTERPRETERS}
 
 
 class _Conversation:

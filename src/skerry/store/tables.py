@@ -1,0 +1,68 @@
+"""The tables, as the newest migration leaves them."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+
+metadata = MetaData()
+
+sandboxes = Table(
+    "sandboxes",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("tenant_id", String, nullable=False),
+    Column("template", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("document", JSON, nullable=False),
+    Column("env", JSON, nullable=False),
+    Column("internal", JSON, nullable=False),
+    Index("sandboxes_by_tenant", "tenant_id", "number"),
+    Index("sandboxes_by_state", "state"),
+    sqlite_autoincrement=True,
+)
+"""`number` orders by age and is never used again, so that it serves as a cursor."""
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("sandbox", Integer, ForeignKey("sandboxes.number", ondelete="CASCADE"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("value", String, nullable=False),
+    Index("labels_by_value", "name", "value"),
+)
+"""The sandboxes' metadata once more, to find them by."""
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("tenant_id", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("hash", LargeBinary, nullable=False),
+    Column("sandbox_id", String, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("sandbox_id", String, nullable=False),
+    Column("type", String, nullable=False),
+    Column("data", JSON, nullable=False),
+    Index("events_by_sandbox", "sandbox_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("name", String, nullable=False),
+    Column("prefix", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("last_used_at", Float),
+    Column("revoked_at", Float),
+)
