@@ -1,0 +1,33 @@
+"""Entry: `python3 -u /opt/skerry/interpreter/main.py`.
+
+The files beside this one become the package `skerry_interpreter`, so that none of their names can be imported, or
+hidden, by the code that runs here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+_PACKAGE = "skerry_interpreter"
+
+
+def _load() -> None:
+    directory = Path(__file__).resolve().parent
+    spec = importlib.util.spec_from_file_location(
+        _PACKAGE, directory / "__init__.py", submodule_search_locations=[str(directory)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[_PACKAGE] = package
+    spec.loader.exec_module(package)
+
+
+if __name__ == "__main__":
+    sys.path[0] = ""  # as in an interactive Python: imports look in the working directory
+    sys.argv = [""]
+    _load()
+    importlib.import_module(f"{_PACKAGE}.loop").main()

@@ -1,0 +1,31 @@
+"""What is imported and run before anybody waits for it. What the image does not have is left out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable
+
+MODULES = ("numpy", "pandas", "matplotlib.pyplot")
+
+CELLS = (
+    "1+1",
+    "print('warm')",
+    "1/0",
+    "%time None",
+    "import asyncio\nawait asyncio.sleep(0)",
+    "import pandas\npandas.DataFrame({'a': [1, 2], 'b': ['x', 'y']})",
+    "from matplotlib import pyplot\npyplot.plot([1, 2])\npyplot.show()",
+)
+"""A value, output, an error, a magic, a coroutine, a table, a figure: what a first one loads and compiles is loaded."""
+
+
+def import_modules() -> None:
+    for name in MODULES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def run_cells(run: Callable[[str], None]) -> None:
+    for cell in CELLS:
+        run(cell)
