@@ -25,7 +25,8 @@ PIDS_OVERHEAD = 256
 """Host threads of the sentry and the gofer themselves."""
 HOST_THREADS_PER_PID = 8 + 2 * (os.cpu_count() or 1)
 """Host threads that one process of the guest may cost: systrap keeps a stub process for each, with a thread for each
-core. Seven were measured on two cores. The guest's own limit is what a fork bomb shall meet: at this one gVisor dies."""
+core. Seven were measured on two cores. The guest's own limit is what a fork bomb shall meet: at this one, gVisor dies.
+"""
 SANDBOX_WEIGHT = 100
 SERVER_WEIGHT = 1000
 

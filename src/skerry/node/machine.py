@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from skerry.errors import Error
+from skerry.host.network import Slot
 from skerry.models import Isolation, Limits, Template
 from skerry.ports import Agent, Driver
 
@@ -50,15 +51,6 @@ class Disks(Protocol):
     def image_path(self, name: str) -> Path: ...
     def used_bytes(self, name: str) -> int: ...
     def names(self) -> list[str]: ...
-
-
-class Slot(Protocol):
-    """See `host.network.Slot`."""
-
-    @property
-    def index(self) -> int: ...
-    @property
-    def namespace(self) -> str: ...
 
 
 class Network(Protocol):

@@ -126,6 +126,10 @@ class Node:
         while len(pool) < min(count, pool.settings.minimum):
             await pool.changed.wait()
 
+    def pool_sizes(self) -> dict[str, int]:
+        """Template → sandboxes ready to be claimed."""
+        return {name: len(pool) for (name, _), pool in self._pools.items()}
+
     # --- ports.Engine -----------------------------------------------------------------------------------------------
 
     async def provide(self, placement: Placement) -> Provided:

@@ -1,0 +1,72 @@
+"""The server's settings: one typed object, from the environment (`SKERRY_…`) and the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from ipaddress import IPv4Network, ip_address
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """All settings of `skerry up`. Each is also an environment variable: `SKERRY_PORT` and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="SKERRY_", extra="ignore", use_attribute_docstrings=True, frozen=True)
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Every address but loopback needs `allow_remote`."""
+    port: int = Field(default=7070, ge=0, le=65535)
+    """Port to listen on; 0: any free one."""
+    allow_remote: bool = False
+    """Listen on an address that other machines reach. Put TLS in front: keys travel with every request."""
+    data_dir: Path = Path("/var/lib/skerry/data")
+    """Database, disks, the first API key. One server at a time."""
+    images_dir: Path = Path("/var/lib/skerry/images")
+    """Images and templates; may be shared by servers of one machine."""
+    run_dir: Path = Path("/run/skerry")
+    """Sockets and records of live sandboxes; must be short, and empty after a reboot."""
+    subnet: str = "10.211.0.0/16"
+    """Addresses of sandboxes, not used elsewhere on this machine. Another server on it needs another one."""
+    pool_min: int = Field(default=2, ge=0, le=1000)
+    """Sandboxes of a template in use that are kept ready however quiet it is; 0: no pool."""
+    pool_max: int = Field(default=16, ge=0, le=1000)
+    """Sandboxes of a template that are kept ready however busy it is."""
+    pool_template: str = "base"
+    """Template whose pool is filled at the start; others follow with their first use."""
+    warm_restore: bool = True
+    """Start sandboxes from a memory snapshot of the template's first start, with its interpreter warm."""
+    body_limit_mib: int = Field(default=16, ge=1, le=1024)
+    """Largest JSON body. File contents are not limited by it."""
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    """debug, info, warning or error."""
+
+    @field_validator("subnet")
+    @classmethod
+    def _usable_subnet(cls, value: str) -> str:
+        network = IPv4Network(value)
+        if not network.is_private or not 12 <= network.prefixlen <= 26:
+            raise ValueError(f"{value} must be a private IPv4 network of size /12 to /26")
+        return value
+
+    @field_validator("data_dir", "images_dir", "run_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.absolute()
+
+    @property
+    def instance(self) -> str:
+        """Six characters that tell this data directory's server from others on the machine."""
+        return hashlib.sha256(os.fsencode(self.data_dir.resolve())).hexdigest()[:6]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether other machines can reach `host`."""
+        if self.host == "localhost":
+            return False
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:
+            return True

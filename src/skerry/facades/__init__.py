@@ -1,0 +1,1 @@
+"""One package for each wire protocol: parse, call the core once, render."""

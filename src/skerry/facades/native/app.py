@@ -1,0 +1,97 @@
+"""The application: its routes, its errors, what wraps them."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from skerry import __version__
+from skerry.core import Core
+from skerry.errors import Error, InternalError, InvalidRequest, NotFound
+from skerry.facades.native import code, files, keys, meta, ports, processes, sandboxes, templates, terminal
+from skerry.facades.native.limits import BodyLimit
+from skerry.facades.native.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "retryable", "details"],
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "retryable": {"type": "boolean"},
+                "details": {"type": "object"},
+            },
+        }
+    },
+}
+
+
+def create_app(core: Core, metrics: Metrics, *, body_limit: int = 16 * 1024 * 1024) -> FastAPI:
+    """The API over a core.
+
+    Args:
+        body_limit: bytes of a JSON body.
+    """
+    app = FastAPI(
+        title="Skerry", version=__version__, docs_url=None, redoc_url=None, strict_content_type=False,
+        responses={"4XX": {"description": "Error", "content": {"application/json": {"schema": ERROR_SCHEMA}}}},
+        redirect_slashes=False,
+    )  # fmt: skip
+    app.state.core, app.state.metrics = core, metrics
+    for module in (meta, sandboxes, processes, files, code, ports, terminal, templates, keys):
+        app.include_router(module.router)
+    app.add_exception_handler(Error, _error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _fault)
+    app.add_middleware(BodyLimit, limit=body_limit)
+    return app
+
+
+def render(error: Error) -> Response:
+    """The one shape of every error."""
+    headers = {}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retryable:
+        headers["Retry-After"] = str(error.details.get("retry_after_s", 1))
+    return JSONResponse(error.to_wire(), error.status, headers)
+
+
+async def _error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Error)
+    return render(error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = [
+        {"at": ".".join(str(part) for part in problem["loc"]), "problem": problem["msg"]} for problem in error.errors()
+    ]
+    first = problems[0] if problems else {"at": "request", "problem": "is not valid"}
+    return render(InvalidRequest(f"cannot accept the request: {first['at']}: {first['problem']}", problems=problems))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return render(NotFound(f"cannot find {request.url.path}: there is no such route"))
+    made: Error = InvalidRequest(f"cannot {request.method} {request.url.path}: {error.detail}")
+    return JSONResponse(made.to_wire(), error.status_code, dict(error.headers or {}))
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    logger.error("fault in %s %s", request.method, request.url.path, exc_info=error)
+    return render(InternalError("cannot finish the request: a fault of the server's; its log has the details"))

@@ -1,0 +1,48 @@
+"""A bound on bodies that are read whole. Routes that stream their body are not bounded here."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from skerry.errors import RequestTooLarge
+
+_STREAMED = re.compile(r"/v1/sandboxes/[^/]+/(files|processes/\d+/stdin|ports/.*)")
+
+
+class BodyLimit:
+    """Refuses a JSON body over `limit` bytes, by its announced length or when it gets there."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or _STREAMED.fullmatch(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if not announced.isdigit() or int(announced) > self._limit:
+            await self._refuse(int(announced) if announced.isdigit() else -1)(scope, receive, send)
+            return
+        read = 0
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._limit:
+                raise self._error(read)
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _error(self, size: int) -> RequestTooLarge:
+        return RequestTooLarge(
+            f"cannot accept a body of {size} bytes: the limit is {self._limit}", limit=self._limit, current=size
+        )
+
+    def _refuse(self, size: int) -> JSONResponse:
+        error = self._error(size)
+        return JSONResponse(error.to_wire(), error.status, {"Connection": "close"})

@@ -1,0 +1,158 @@
+"""Long answers: NDJSON with heartbeats, cut off when nobody reads, ended when the caller leaves."""
+
+from __future__ import annotations
+
+import json
+import logging
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, TypeVar
+
+import anyio
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from skerry.errors import Error, InternalError
+from skerry.models import Output
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+HEARTBEAT_S = 15.0
+STALLED_S = 60.0
+"""A caller that takes nothing for that long is cut off."""
+NDJSON = "application/x-ndjson"
+_HEARTBEAT = b'{"type":"heartbeat"}\n'
+
+
+def line(event: BaseModel) -> bytes:
+    """One event as a line."""
+    if isinstance(event, Output):
+        # By hand: this is the hot path of all output, and base64 needs no escaping.
+        dropped = b',"dropped":%d' % event.dropped if event.dropped else b""
+        return b'{"type":"%b","offset":%d%b,"data":"%b"}\n' % (
+            event.type.encode(), event.offset, dropped, b64encode(event.data),
+        )  # fmt: skip
+    return event.__pydantic_serializer__.to_json(event) + b"\n"
+
+
+class NdjsonResponse(Response):
+    """Streams the events of a context manager; leaving early leaves that.
+
+    An error before the first event is an ordinary error reply; a later one is a last line of type `failure`.
+    """
+
+    media_type = NDJSON
+
+    def __init__(
+        self, source: AbstractAsyncContextManager[AsyncIterator[Any]], *, first: bytes | None = None,
+        render: Callable[[Any], bytes] = line,
+    ) -> None:  # fmt: skip
+        self._source, self._first, self._render = source, first, render
+        self.status_code = 200
+        self.background = None
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with AsyncExitStack() as stack:
+            events = await stack.enter_async_context(self._source)
+            if self._first is not None:
+                first: bytes | None = self._first
+            else:
+                event = await anext(events, None)
+                first = None if event is None else self._render(event)
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async with anyio.create_task_group() as group:
+                writer = _Writer(send)
+                group.start_soon(_leave_with_caller, receive, group.cancel_scope)
+                group.start_soon(writer.beat)
+                if first is not None:
+                    await writer.write(first)
+                await self._stream(events, writer)
+                await writer.end()
+                group.cancel_scope.cancel()
+
+    async def _stream(self, events: AsyncIterator[Any], writer: _Writer) -> None:
+        try:
+            async for event in events:
+                await writer.write(self._render(event))
+        except Error as error:
+            await writer.write(_failure(error))
+        except Stalled:
+            raise
+        except Exception:
+            logger.exception("fault in a stream")
+            await writer.write(_failure(InternalError("the stream ended by a fault of the server's")))
+
+
+class Stalled(Exception):
+    """The caller has not read for too long."""
+
+
+class _Writer:
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._lock = anyio.Lock()
+        self._last = anyio.current_time()
+
+    async def write(self, data: bytes) -> None:
+        async with self._lock:
+            with anyio.move_on_after(STALLED_S) as scope:
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            if scope.cancelled_caught:
+                raise Stalled
+            self._last = anyio.current_time()
+
+    async def end(self) -> None:
+        async with self._lock:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def beat(self) -> None:
+        while True:
+            await anyio.sleep(max(0.0, self._last + HEARTBEAT_S - anyio.current_time()) + 0.01)
+            if anyio.current_time() - self._last >= HEARTBEAT_S:
+                await self.write(_HEARTBEAT)
+
+
+def _failure(error: Error) -> bytes:
+    return json.dumps({"type": "failure", **error.to_wire()}).encode() + b"\n"
+
+
+async def _leave_with_caller(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+async def while_connected(request: Request, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The result of `work`, which is cancelled when the caller leaves before it is done."""
+    results: list[T] = []
+    error: Error | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(_leave_with_caller, request.receive, group.cancel_scope)
+        try:
+            results.append(await work())
+        except Error as raised:
+            error = raised
+        group.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    if not results:
+        raise InternalError("the caller has left")  # nobody reads this
+    return results[0]
+
+
+def ndjson_of(*models: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of a stream of these events."""
+    references = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]
+    return {
+        200: {
+            "description": "One JSON object a line",
+            "content": {NDJSON: {"schema": {"oneOf": references}}},
+            "model": None,
+        }
+    }

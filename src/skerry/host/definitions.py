@@ -1,0 +1,59 @@
+"""Template definitions: what a template is built from, as data (docs/reference/templates.md)."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from skerry.errors import TemplateNotFound
+from skerry.models import Limits
+
+_Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]*([=<>!~].*)?$", max_length=128)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Debian(_Strict):
+    """The system below."""
+
+    suite: Annotated[str, Field(pattern=r"^[a-z]+$")]
+    packages: list[_Package]
+
+
+class Python(_Strict):
+    """Packages from PyPI, for all users of the sandbox."""
+
+    packages: list[_Package] = []
+
+
+class Definition(_Strict):
+    """One template."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+    description: str = ""
+    languages: list[str] = []
+    limits: Limits
+    debian: Debian
+    python: Python = Python()
+
+
+def shipped() -> list[str]:
+    """Names of the templates that ship."""
+    return sorted(file.name.removesuffix(".toml") for file in _directory().iterdir() if file.name.endswith(".toml"))
+
+
+def definition(name: str) -> Definition:
+    """Raises TemplateNotFound."""
+    if name not in shipped():
+        raise TemplateNotFound(f"cannot build template {name!r}: none of that name ships", available=shipped())
+    content = tomllib.loads((_directory() / f"{name}.toml").read_text())
+    return Definition.model_validate({"name": name, **content})
+
+
+def _directory():  # type: ignore[no-untyped-def]  # Traversable has moved between Python's versions
+    return files("skerry.templates")

@@ -1,0 +1,270 @@
+"""The composition root: the only module that knows every part. Builds them, starts them, stops them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+import anyio
+import structlog
+import uvicorn
+import uvloop
+
+from skerry.agentlink import Listener
+from skerry.config import Settings
+from skerry.core import Core
+from skerry.core.core import DEFAULT_TENANT
+from skerry.drivers.gvisor import Gvisor
+from skerry.errors import Conflict, Error, InvalidRequest
+from skerry.facades.native import create_app
+from skerry.facades.native.metrics import Metrics
+from skerry.host import mounts
+from skerry.host.cgroups import ControlGroups
+from skerry.host.disks import Disks
+from skerry.host.images import Images
+from skerry.host.network import Network, enable_forwarding
+from skerry.host.runtime import prepare_runtime
+from skerry.models import Isolation, KeySpec
+from skerry.node import Node, PoolSettings
+from skerry.node.builder import Host
+from skerry.node.records import Records
+from skerry.store.sql import SqlStore
+
+logger = logging.getLogger(__name__)
+
+_STOP_GRACE_S = 5
+"""How long requests under way may go on when the server stops."""
+
+
+def main(settings: Settings, *, json_line: bool = False, keep: bool = False) -> int:
+    """Run a server until SIGTERM or SIGINT; the process's exit status.
+
+    Args:
+        json_line: print one line of JSON when ready, and nothing else, on standard output.
+        keep: on stopping, leave sandboxes running for the next server on this data directory.
+    """
+    _configure_logging(settings.log_level)
+    try:
+        if os.geteuid() != 0:
+            raise InvalidRequest("cannot start: the server needs root, to isolate what it runs; use sudo")
+        if settings.is_remote and not settings.allow_remote:
+            raise InvalidRequest(
+                f"cannot listen on {settings.host}: other machines reach it; set --allow-remote if that is meant"
+            )
+        with _only_server(settings.data_dir):
+            _enter_host()
+            uvloop.run(_serve(settings, json_line=json_line, keep=keep))
+    except Error as error:
+        print(f"skerry: {error.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _enter_host() -> None:
+    """What must happen once, before there are threads."""
+    assert threading.active_count() == 1
+    if enable_forwarding():
+        logger.info("switched on net.ipv4.ip_forward: sandboxes reach the internet through this host")
+    mounts.enter_private_namespace()
+
+
+async def _serve(settings: Settings, *, json_line: bool, keep: bool) -> None:
+    listener = _listen(settings.host, settings.port)
+    stopping = anyio.Event()
+    async with running(settings, keep=keep) as (core, node, api_key):
+        metrics = Metrics(node.pool_sizes)
+        app = create_app(core, metrics, body_limit=settings.body_limit_mib << 20)
+        server = _Uvicorn(app, settings.log_level)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_wait_for_signal, stopping)
+            group.start_soon(_run_http, server, listener, group.cancel_scope)
+            await server.ready.wait()
+            _announce(settings, listener, api_key, json_line)
+            await stopping.wait()
+            server.should_exit = True
+
+
+async def _run_http(server: _Uvicorn, listener: socket.socket, scope: anyio.CancelScope) -> None:
+    await server.serve([listener])
+    scope.cancel()
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, keep: bool = False) -> AsyncIterator[tuple[Core, Node, str]]:
+    """All parts but HTTP, started; stopped on leaving.
+
+    Yields:
+        The core, the node, and the key made at the first start.
+
+    Raises:
+        IsolationUnavailable: this machine lacks something; the message says what to do.
+    """
+    images = Images(settings.images_dir)
+    store = SqlStore(settings.data_dir / "skerry.db")
+    cgroups = ControlGroups(f"skerry/{settings.instance}")
+    cgroups.protect_server()
+    node = _node(settings, images, cgroups)
+    core = Core(node, store, images)
+    try:
+        await node.check()
+        async with node, anyio.create_task_group() as group:
+            await core.start(group)
+            api_key = await _first_key(core, settings.data_dir)
+            with suppress(Error):
+                node.keep_ready(images.template(settings.pool_template))
+            try:
+                yield core, node, api_key
+            finally:
+                node.keep = keep
+                with anyio.CancelScope(shield=True):
+                    await core.stop(keep=keep)
+                group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await store.aclose()
+        if not keep:
+            cgroups.remove_root()
+            shutil.rmtree(settings.run_dir / settings.instance, ignore_errors=True)
+            shutil.rmtree(settings.data_dir / "mounts", ignore_errors=True)
+
+
+def _node(settings: Settings, images: Images, cgroups: ControlGroups) -> Node:
+    instance = settings.instance
+    host = Host(
+        drivers={Isolation.GVISOR: Gvisor(settings.run_dir / instance / "gvisor", cgroups.entry_files)},
+        cgroups=cgroups,
+        disks=Disks(settings.data_dir, settings.data_dir / "mounts"),
+        network=Network(instance, settings.subnet, allowed=_proxies()),
+        images=images,
+        listener=lambda directory, token, on_lost: Listener(directory, token, on_lost),
+        records=Records(settings.run_dir / instance / "sandboxes"),
+        runtime_directory=prepare_runtime(settings.data_dir),
+    )
+    pools = PoolSettings(minimum=settings.pool_min, maximum=max(settings.pool_min, settings.pool_max))
+    return Node(host, pools=pools, warm_directory=settings.images_dir / "warm" if settings.warm_restore else None)
+
+
+def _proxies() -> list[tuple[IPv4Address, int]]:
+    """The host's HTTP proxies, which sandboxes may reach although their addresses are not public."""
+    found = []
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        url = urlsplit(os.environ.get(name, ""))
+        with suppress(OSError, ValueError):
+            if url.hostname and url.port:
+                found.append((IPv4Address(socket.gethostbyname(url.hostname)), url.port))
+    return sorted(set(found))
+
+
+async def _first_key(core: Core, data_dir: Path) -> str:
+    """The key in `api_key` of the data directory, made when there is none."""
+    path = data_dir / "api_key"
+    with suppress(FileNotFoundError):
+        return path.read_text().strip()
+    key = await core.keys.create(DEFAULT_TENANT, KeySpec(name="first"))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key.secret + "\n")
+    return key.secret
+
+
+@contextmanager
+def _only_server(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory. Raises Conflict when another server does."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (data_dir / "lock").open("a+") as lock:
+        _lock(lock, data_dir)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _lock(lock: IO[str], data_dir: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        raise Conflict(
+            f"cannot use {data_dir}: the server with pid {holder} uses it; stop that, or name another --data-dir"
+        ) from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Conflict(f"cannot listen on {host} port {port}: {error.strerror}; name another --port") from None
+    return listener
+
+
+def _announce(settings: Settings, listener: socket.socket, api_key: str, json_line: bool) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
+    if json_line:
+        print(json.dumps({"api_url": url, "api_key": api_key, "pid": os.getpid()}), flush=True)
+    else:
+        print(f"Skerry is ready at {url}\nThe API key is kept in {settings.data_dir / 'api_key'}", flush=True)
+
+
+async def _wait_for_signal(stopping: anyio.Event) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            stopping.set()
+            return
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its own signal handling, and with a word when it listens."""
+
+    def __init__(self, app: Callable[..., object], log_level: str) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app, http="httptools", ws="websockets-sansio", lifespan="off", access_log=False, log_config=None,
+                log_level=log_level, timeout_graceful_shutdown=_STOP_GRACE_S, timeout_keep_alive=75,
+                server_header=False, backlog=4096, ws_max_size=16 << 20,
+            )
+        )  # fmt: skip
+        self.ready = anyio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+def _configure_logging(level: str) -> None:
+    """Everything goes to standard error, one line of key=value pairs an event."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.TimeStamper(fmt="iso"),
+                structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False),
+            ],
+            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.processors.format_exc_info],
+        )
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
