@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from skerry.errors import Error
-from skerry.host.network import Slot
+from skerry.host.network import Slot as Slot
 from skerry.models import Isolation, Limits, Template
 from skerry.ports import Agent, Driver
 
