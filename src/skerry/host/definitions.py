@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from importlib.resources import files
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from skerry import templates
 from skerry.errors import TemplateNotFound
 from skerry.models import Limits
 
@@ -55,5 +56,5 @@ def definition(name: str) -> Definition:
     return Definition.model_validate({"name": name, **content})
 
 
-def _directory():  # type: ignore[no-untyped-def]  # Traversable has moved between Python's versions
-    return files("skerry.templates")
+def _directory() -> Path:
+    return Path(templates.__path__[0])

@@ -1,0 +1,62 @@
+# `make help` lists the verbs. Python's part of everything lives in .venv, the agent in build/.
+
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+AGENT_SOURCES := $(shell find agent -name '*.go' ! -name '*_test.go') agent/go.mod
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-python test-agent test-slow bench check format agent agent-all template doctor clean
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## install what is missing: system packages, .venv, the agent, the base template
+	@bash tools/setup.sh
+
+run: setup  ## set up, then run an example in a sandbox
+	@bash tools/run-example.sh
+
+test: setup test-agent check test-python  ## set up, then the whole suite
+
+test-agent:
+	cd agent && GOTOOLCHAIN=local GOFLAGS=-buildvcs=false ../.venv/bin/go vet ./...
+	cd agent && GOTOOLCHAIN=local GOFLAGS=-buildvcs=false timeout 600 ../.venv/bin/go test ./...
+
+test-python:
+	$(ROOT) env SKERRY_TEST_COMPLETE=1 $(PYTHON) -m pytest -q -m "not slow"
+
+test-slow: setup  ## the long proofs: leaks, fuzzing, churn
+	$(ROOT) env SKERRY_TEST_COMPLETE=1 $(PYTHON) -m pytest -q -m slow
+
+bench: setup  ## the benchmark tables (about half an hour)
+	$(ROOT) $(PYTHON) -m bench
+
+check:  ## style, types, generated code
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format:  ## let ruff rewrite what it can
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+agent: build/agent  ## the in-sandbox agent, for this machine
+	@:
+
+build/agent: $(AGENT_SOURCES)
+	@bash tools/build-agent.sh
+
+agent-all:  ## the agent for amd64 and arm64
+	@bash tools/build-agent.sh amd64 build/agent-amd64
+	@bash tools/build-agent.sh arm64 build/agent-arm64
+
+template:  ## the base template, if it is not built yet
+	@$(ROOT) $(PYTHON) -m skerry.host.images build base
+
+doctor:  ## check this machine; says what to do about each failure
+	@$(ROOT) .venv/bin/skerry doctor
+
+clean:  ## remove what was built here; templates stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

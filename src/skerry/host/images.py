@@ -1,0 +1,233 @@
+"""The images on this machine: root file systems named by their digest, and the templates that name them.
+
+    <directory>/rootfs/sha256-<digest>/     a tree, never changed once it is there
+    <directory>/templates/<name>.json       what the name means at present
+    <directory>/building/                   trees under way; swept at the next build
+
+`python -m skerry.host.images build base` builds a template that ships; a server does the same when it is asked to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from skerry.errors import Error, TemplateBuildFailed, TemplateNotFound
+from skerry.host import debian, definitions, manifest
+from skerry.host.certificates import local_certificates
+from skerry.host.commands import CommandFailed
+from skerry.host.definitions import Definition
+from skerry.models import Template
+
+DEFAULT_DIRECTORY = Path("/var/lib/skerry/images")
+"""Shared by all servers of a machine."""
+
+_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+_LOG_KEPT = 200  # lines
+
+
+class Images:
+    """Images and templates below one directory. Several processes may use it at the same time."""
+
+    def __init__(self, directory: Path = DEFAULT_DIRECTORY) -> None:
+        self._rootfs = directory / "rootfs"
+        self._templates = directory / "templates"
+        self._building = directory / "building"
+        for path in (directory, self._rootfs, self._templates, self._building):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+
+    def templates(self) -> list[Template]:
+        """All templates that are built, by name."""
+        found = (self._stored(path) for path in sorted(self._templates.glob("*.json")))
+        return [template for template, _ in filter(None, found)]
+
+    def template(self, name: str) -> Template:
+        """Raises TemplateNotFound, with the names there are."""
+        for template in self.templates():
+            if template.name == name:
+                return template
+        hint = f"; build it with `skerry template build {name}`" if name in definitions.shipped() else ""
+        raise TemplateNotFound(
+            f"cannot find template {name!r}: it is not on this machine{hint}",
+            templates=[template.name for template in self.templates()],
+        )
+
+    def rootfs(self, digest: str) -> Path:
+        """The tree of an image. Raises TemplateNotFound."""
+        if not _DIGEST.match(digest):
+            raise TemplateNotFound(f"cannot find image {digest!r}: that is no digest")
+        path = self._rootfs / digest.replace(":", "-")
+        if not path.is_dir():
+            raise TemplateNotFound(f"cannot find image {digest}: it is not on this machine")
+        return path
+
+    def _stored(self, path: Path) -> tuple[Template, str] | None:
+        """A template and the hash of what it was built from; None when its file or its image is gone or broken."""
+        try:
+            stored = json.loads(path.read_text())
+            template = Template.model_validate(stored["template"])
+            self.rootfs(template.image)
+            return template, str(stored["inputs"])
+        except (OSError, ValueError, KeyError, TypeError, TemplateNotFound):
+            return None
+
+    # --- building ---------------------------------------------------------------------------------------------------
+
+    async def build(self, name: str) -> AsyncIterator[str]:
+        """Build a template that ships, unless it is built from the same inputs already; yields log lines.
+
+        Published at once when it is whole; sandboxes of an earlier image go on.
+
+        Raises:
+            TemplateNotFound: no such definition. TemplateBuildFailed: details hold the end of the log.
+        """
+        definition = definitions.definition(name)
+        if os.geteuid() != 0:
+            raise TemplateBuildFailed(f"cannot build template {name!r}: only root can make a root file system", log=[])
+        log: deque[str] = deque(maxlen=_LOG_KEPT)
+        try:
+            async with self._exclusive():
+                async for line in self._build(definition):
+                    log.append(line)
+                    yield line
+        except (CommandFailed, OSError) as error:
+            raise TemplateBuildFailed(f"cannot build template {name!r}: {error}", log=list(log)) from error
+
+    async def _build(self, definition: Definition) -> AsyncIterator[str]:
+        inputs = _inputs(definition)
+        stored = self._stored(self._templates / f"{definition.name}.json")
+        if stored is not None and stored[1] == inputs:
+            yield f"template {definition.name} is up to date: {stored[0].image}"
+            return
+        await anyio.to_thread.run_sync(_sweep, self._building)
+        root = Path(tempfile.mkdtemp(prefix=f"{definition.name}-", dir=self._building)) / "root"
+        try:
+            async for line in debian.build(definition, root):
+                yield line
+            yield "computing the digest"
+            template = await anyio.to_thread.run_sync(self._publish, definition, inputs, root)
+            yield f"template {definition.name}: {template.size_mib:.0f} MiB, {template.image}"
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_sweep, self._building)
+
+    def _publish(self, definition: Definition, inputs: str, root: Path) -> Template:
+        """Put a finished tree in its place, then the name that refers to it."""
+        image = manifest.digest(root)
+        root.chmod(0o755)
+        place = self._rootfs / image.replace(":", "-")
+        if not place.is_dir():
+            os.sync()
+            root.rename(place)
+        template = Template(
+            name=definition.name,
+            image=image,
+            limits=definition.limits,
+            languages=definition.languages,
+            size_mib=round(manifest.size_bytes(place) / 2**20, 1),
+            built_at=datetime.now(UTC),
+            description=definition.description,
+        )
+        _write(
+            self._templates / f"{definition.name}.json",
+            json.dumps({"inputs": inputs, "template": template.model_dump(mode="json")}, indent=2) + "\n",
+        )
+        return template
+
+    @asynccontextmanager
+    async def _exclusive(self) -> AsyncIterator[None]:
+        """One build at a time on a machine; others wait for it, and mostly find its result."""
+        with (self._building.parent / "lock").open("w") as file:  # local, at once
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await anyio.sleep(0.2)
+            yield
+
+    # --- cleaning up ------------------------------------------------------------------------------------------------
+
+    def collect(self, in_use: Collection[str] = ()) -> list[str]:
+        """Remove images that no template names.
+
+        Args:
+            in_use: digests that sandboxes still run on; they stay.
+
+        Returns:
+            The digests removed.
+        """
+        kept = {template.image for template in self.templates()} | set(in_use)
+        removed = []
+        for digest, path in self._images():
+            if digest not in kept:
+                doomed = self._building / f"old-{path.name}"
+                path.rename(doomed)  # at once: a half-removed image must never look whole
+                shutil.rmtree(doomed)
+                removed.append(digest)
+        return removed
+
+    def _images(self) -> Iterator[tuple[str, Path]]:
+        for path in sorted(self._rootfs.iterdir()):
+            digest = path.name.replace("-", ":", 1)
+            if _DIGEST.match(digest):
+                yield digest, path
+
+
+def _inputs(definition: Definition) -> str:
+    """The hash of all that decides what is built, but for what the archives hold at the time."""
+    inputs = [debian.VERSION, definition.model_dump(mode="json"), local_certificates()]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _sweep(directory: Path) -> None:
+    for path in directory.iterdir():
+        shutil.rmtree(path)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file: old or new, never half."""
+    temporary = path.with_suffix(".new")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+async def _print_build(name: str) -> None:
+    async for line in Images().build(name):
+        print(line, flush=True)
+
+
+def _main(arguments: list[str]) -> int:
+    if len(arguments) != 2 or arguments[0] != "build":
+        print("usage: python -m skerry.host.images build NAME", file=sys.stderr)
+        return 2
+    try:
+        asyncio.run(_print_build(arguments[1]))
+    except Error as error:
+        print(error.message, *error.details.get("log", [])[-20:], sep="\n", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))
