@@ -64,17 +64,21 @@ class _Pipe:
 
 
 class Stream(io.TextIOWrapper):
-    """`sys.stdout` and `sys.stderr`: a write for each line, and for parts of a line at most ten a second."""
+    """`sys.stdout` and `sys.stderr`: a write for each line; parts of a line wait for at most EVERY_S."""
 
-    _EVERY_S = 0.1
+    EVERY_S = 0.1
+    waiting: threading.Event | None = None
+    """Set when something waits; None in a forked child."""
     _flushed = 0.0
 
     def write(self, text: str, /) -> int:
         count = super().write(text)
         now = time.monotonic()
-        if now - self._flushed > self._EVERY_S:
+        if now - self._flushed > self.EVERY_S:
             self._flushed = now
             self.flush()
+        elif self.waiting and not text.endswith("\n"):
+            self.waiting.set()
         return count
 
 
@@ -94,7 +98,9 @@ class Capture:
         self._streams: list[TextIO] = []
         self._replace_streams()
         os.register_at_fork(before=self.flush, after_in_child=self._disown)
-        threading.Thread(target=self._follow, name="skerry-output", daemon=True).start()
+        Stream.waiting = threading.Event()
+        for task in (self._follow, self._flush_parts):
+            threading.Thread(target=task, name="skerry-output", daemon=True).start()
 
     def _replace_streams(self) -> None:
         sys.stdout = sys.__stdout__ = _stream(1, "<stdout>")  # type: ignore[misc]
@@ -149,8 +155,18 @@ class Capture:
                 with self._channel.lock:
                     self._send(pipes[reader], pipes[reader].read()[1])
 
+    def _flush_parts(self) -> None:
+        """Apart from the reader: a flush may wait for it."""
+        waiting = Stream.waiting
+        assert waiting is not None
+        while waiting.wait():
+            time.sleep(Stream.EVERY_S)
+            waiting.clear()
+            self.flush()
+
     def _disown(self) -> None:
         """In a forked child: it goes on writing to the pipes, and never reads them."""
+        Stream.waiting = None
         self._channel.disown()
         for pipe in self._pipes:
             pipe.close()

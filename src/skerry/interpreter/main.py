@@ -6,8 +6,11 @@ hidden, by the code that runs here.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import os
+import site
 import sys
 from pathlib import Path
 
@@ -26,8 +29,18 @@ def _load() -> None:
     spec.loader.exec_module(package)
 
 
+def _open_user_site() -> None:
+    """`%pip install` puts packages there when the user is not root: Python looks only where there was a directory."""
+    directory = site.getusersitepackages()
+    if os.geteuid() != 0 and directory not in sys.path:
+        with contextlib.suppress(OSError):
+            os.makedirs(directory, exist_ok=True)
+            site.addsitedir(directory)
+
+
 if __name__ == "__main__":
     sys.path[0] = ""  # as in an interactive Python: imports look in the working directory
     sys.argv = [""]
+    _open_user_site()
     _load()
     importlib.import_module(f"{_PACKAGE}.loop").main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codeop
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -109,6 +110,10 @@ class Shell(InteractiveShell):
     def init_ipython_dir(self, ipython_dir: str | None) -> None:
         self.ipython_dir = os.path.expanduser("~/.ipython")
 
+    @observe("ipython_dir")  # type: ignore[untyped-decorator]
+    def _ipython_dir_changed(self, change: Any) -> None:
+        pass  # the base class makes the directory
+
     def init_profile_dir(self, profile_dir: Any) -> None:
         self.profile_dir = _Profile(Path(self.ipython_dir) / "profile_default")
 
@@ -149,6 +154,7 @@ class Shell(InteractiveShell):
         process = subprocess.Popen(command, shell=True, executable=os.environ.get("SHELL"))  # noqa: S602
         try:
             self.user_ns["_exit_code"] = _as_ipython(process.wait())
+            importlib.invalidate_caches()  # it may have been pip
         except BaseException:
             self.user_ns["_exit_code"] = -signal.SIGINT
             _end(process)
