@@ -65,7 +65,7 @@ async def _cycles(
             try:
                 async with await AsyncSandbox.create(**server.sdk_options) as sandbox:
                     await sandbox.run_code("1+1")
-                origins[str(sandbox.info.origin)] = origins.get(str(sandbox.info.origin), 0) + 1
+                origins[str(sandbox.created.origin)] = origins.get(str(sandbox.created.origin), 0) + 1
                 times.append(time.perf_counter() - begun)
             except Exception as error:
                 errors.append(f"{type(error).__name__}: {error}")

@@ -66,7 +66,7 @@ async def _interactive(server: Server, identities: Identities, mode: Mode) -> No
 
 
 async def _destroy(sandbox: AsyncSandbox, mode: Mode) -> None:
-    origin = str(sandbox.info.origin)
+    origin = str(sandbox.created.origin)
     mode.by_origin[origin] = mode.by_origin.get(origin, 0) + 1
     try:
         with anyio.fail_after(30):

@@ -2,7 +2,7 @@
 
     Error
     ├── InvalidRequest, RequestTooLarge, Unauthenticated, NotFound, Conflict     the caller's mistake
-    ├── LimitExceeded, HostFull, DeadlineExceeded, ServerStopping                try later, or ask for less
+    ├── LimitExceeded, HostFull, DeadlineExceeded, ServerStopping, ServerUnreachable   try later, or ask for less
     ├── TemplateNotFound, IsolationUnavailable
     ├── SandboxNotFound, SandboxNotRunning, SandboxLost                          the sandbox failed, not its program
     ├── ProcessNotFound, CannotStartProcess, ContextNotFound, ContextBusy, PortNotOpen
@@ -117,6 +117,10 @@ class DeadlineExceeded(Error, code="deadline.exceeded", status=504, retryable=Tr
 
 class ServerStopping(Error, code="server.stopping", status=503, retryable=True):
     """The server is shutting down."""
+
+
+class ServerUnreachable(Error, code="server.unreachable", status=503, retryable=True):
+    """The client cannot reach the server, or hears nothing from it."""
 
 
 # --- sandboxes ------------------------------------------------------------------------------------------------------

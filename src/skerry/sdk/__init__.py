@@ -1,0 +1,10 @@
+"""The client library. `Sandbox` blocks, `AsyncSandbox` awaits; all else is the same.
+
+The asynchronous half is written, the other one is generated from it by `tools/async_to_sync.py`.
+"""
+
+from skerry.sdk._async.sandbox import AsyncSandbox
+from skerry.sdk._sync.sandbox import Sandbox
+from skerry.sdk.results import ExecResult, Execution, ShownResult
+
+__all__ = ["AsyncSandbox", "ExecResult", "Execution", "Sandbox", "ShownResult"]

@@ -1,0 +1,130 @@
+"""Files of a sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from skerry.errors import FileMissing
+from skerry.models import FileInfo, FileList, WatchEvent
+from skerry.sdk import wire
+from skerry.sdk._async.client import AsyncClient
+
+_OCTETS = {"Content-Type": "application/octet-stream"}
+_BLOCK = 1024 * 1024
+
+
+class AsyncFiles:
+    """`sandbox.files`. Paths are absolute, or relative to the home directory of `user`. Every call raises the
+    `FileError` that says what was wrong with a path."""
+
+    def __init__(self, client: AsyncClient, sandbox_id: str) -> None:
+        self._client, self._sandbox_id = client, sandbox_id
+
+    async def read(self, path: str, *, user: str = "user") -> str:
+        """The content, as UTF-8 text."""
+        return (await self.read_bytes(path, user=user)).decode()
+
+    async def read_bytes(self, path: str, *, user: str = "user") -> bytes:
+        """The content."""
+        return await self._client.call("GET", self._path(path=path, user=user))
+
+    @asynccontextmanager
+    async def read_stream(self, path: str, *, user: str = "user") -> AsyncIterator[AsyncIterator[bytes]]:
+        """The content in pieces, for large files."""
+        async with self._client.stream("GET", self._path(path=path, user=user)) as chunks:
+            yield chunks
+
+    async def write(
+        self, path: str, content: str | bytes | AsyncIterable[bytes], *, user: str = "user", mode: int | None = None,
+        parents: bool = True,
+    ) -> FileInfo:  # fmt: skip
+        """Replace the file, wholly or not at all. Missing directories are made, unless `parents` is false."""
+        data = (
+            content.encode() if isinstance(content, str) else content if isinstance(content, bytes) else aiter(content)
+        )
+        query = {"path": path, "user": user, "mode": None if mode is None else f"{mode:04o}", "parents": parents}
+        return FileInfo.model_validate_json(await self._client.send("PUT", self._path(**query), data, headers=_OCTETS))
+
+    async def upload(self, local: str | Path, path: str, *, user: str = "user", mode: int | None = None) -> FileInfo:
+        """Copy a local file into the sandbox."""
+        with open(local, "rb") as file:  # noqa: ASYNC230 - local disk, in blocks
+            return await self.write(path, _blocks(file), user=user, mode=mode)
+
+    async def download(self, path: str, local: str | Path, *, user: str = "user") -> None:
+        """Copy a file out of the sandbox."""
+        async with self.read_stream(path, user=user) as chunks:
+            with open(local, "wb") as file:  # noqa: ASYNC230 - local disk, in blocks
+                async for chunk in chunks:
+                    file.write(chunk)
+
+    async def stat(self, path: str, *, user: str = "user") -> FileInfo:
+        """What the path is; a symbolic link is not followed."""
+        return FileInfo.model_validate_json(await self._client.call("GET", self._path("stat", path=path, user=user)))
+
+    async def exists(self, path: str, *, user: str = "user") -> bool:
+        """Whether there is anything at the path."""
+        try:
+            await self.stat(path, user=user)
+        except FileMissing:
+            return False
+        return True
+
+    async def list(self, path: str = "~", *, depth: int = 1, user: str = "user", limit: int = 10_000) -> list[FileInfo]:
+        """What is below a directory, `depth` levels deep, in lexical order; at most `limit` entries."""
+        query = {"path": path, "depth": depth, "user": user, "limit": limit}
+        return FileList.model_validate_json(await self._client.call("GET", self._path("list", **query))).items
+
+    async def mkdir(self, path: str, *, parents: bool = True, mode: int = 0o755, user: str = "user") -> FileInfo:
+        """Make a directory. Raises FileExists when it exists and `parents` is false."""
+        body = {"path": path, "parents": parents, "mode": mode, "user": user}
+        return FileInfo.model_validate_json(await self._client.call("POST", self._path("mkdir"), body))
+
+    async def rename(self, source: str, target: str, *, user: str = "user") -> FileInfo:
+        """Move a file or directory."""
+        body = {"source": source, "target": target, "user": user}
+        return FileInfo.model_validate_json(await self._client.call("POST", self._path("rename"), body))
+
+    async def remove(self, path: str, *, recursive: bool = False, user: str = "user") -> None:
+        """Remove a file, a link or a directory."""
+        await self._client.call("DELETE", self._path(path=path, recursive=recursive, user=user))
+
+    async def chmod(self, path: str, mode: int, *, user: str = "user") -> FileInfo:
+        """Change permissions."""
+        return await self._set(path=path, mode=mode, user=user)
+
+    async def chown(
+        self, path: str, owner: str | None = None, group: str | None = None, *, user: str = "root"
+    ) -> FileInfo:
+        """Change owner or group."""
+        return await self._set(path=path, owner=owner, group=group, user=user)
+
+    async def _set(self, **fields: Any) -> FileInfo:
+        return FileInfo.model_validate_json(await self._client.call("PATCH", self._path(), wire.given(**fields)))
+
+    @asynccontextmanager
+    async def watch(
+        self, path: str, *, recursive: bool = False, user: str = "user"
+    ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+        """Changes below a directory, from the moment the context is entered."""
+        query = {"path": path, "recursive": recursive, "user": user}
+        async with self._client.events("GET", self._path("watch", **query)) as events:
+            async for event in events:
+                assert event["type"] == "ready"
+                break
+            yield _watch_events(events)
+
+    def _path(self, *parts: str, **query: Any) -> str:
+        return wire.path_of("sandboxes", self._sandbox_id, "files", *parts, **query)
+
+
+async def _watch_events(events: AsyncIterator[Any]) -> AsyncIterator[WatchEvent]:
+    async for event in events:
+        yield WatchEvent.model_validate(event)
+
+
+async def _blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    while block := file.read(_BLOCK):
+        yield block

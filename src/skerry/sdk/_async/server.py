@@ -1,0 +1,77 @@
+"""What a server holds beside sandboxes: templates and keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from skerry.errors import TemplateBuildFailed
+from skerry.models import Event, Key, NewKey, Reply, Template
+from skerry.sdk import wire
+from skerry.sdk._async.client import AsyncClient
+
+
+class AsyncServer:
+    """A Skerry server.
+
+    Args:
+        api_url, api_key: as for `AsyncSandbox.create`.
+    """
+
+    def __init__(self, api_url: str | None = None, api_key: str | None = None) -> None:
+        self._client = AsyncClient.shared(api_url, api_key)
+        self.api_url = self._client.api_url
+
+    async def health(self) -> dict[str, Any]:
+        """Its status and version. Raises ServerUnreachable."""
+        return _Health.model_validate_json(await self._client.call("GET", "/health", read_timeout_s=5.0)).model_dump()
+
+    async def templates(self) -> list[Template]:
+        """Templates that are built."""
+        return _TemplateList.model_validate_json(await self._client.call("GET", wire.path_of("templates"))).items
+
+    async def build_template(self, name: str) -> AsyncIterator[str | Template]:
+        """Build a template that ships; yields log lines, last the template.
+
+        Raises:
+            TemplateNotFound, TemplateBuildFailed
+        """
+        async with self._client.events("POST", wire.path_of("templates", name, "build")) as events:
+            async for event in events:
+                if event["type"] == "done":
+                    yield Template.model_validate(event["template"])
+                    return
+                yield event["text"]
+        raise TemplateBuildFailed(f"the build of {name} broke off")
+
+    async def create_key(self, name: str) -> NewKey:
+        """A new API key; its secret is shown this once."""
+        return NewKey.model_validate_json(await self._client.call("POST", wire.path_of("keys"), {"name": name}))
+
+    async def keys(self) -> list[Key]:
+        """All keys, without their secrets."""
+        return _KeyList.model_validate_json(await self._client.call("GET", wire.path_of("keys"))).items
+
+    async def revoke_key(self, key_id: str) -> None:
+        """The key opens nothing any more. Raises NotFound."""
+        await self._client.call("DELETE", wire.path_of("keys", key_id))
+
+    async def follow_events(self, after: int = 0) -> AsyncIterator[Event]:
+        """What happens to all sandboxes, as it happens, beginning after event number `after`."""
+        async with self._client.events("GET", wire.path_of("events", follow=True, after=after)) as events:
+            async for event in events:
+                if event["type"] != "ready":
+                    yield Event.model_validate(event)
+
+
+class _Health(Reply):
+    status: str
+    version: str
+
+
+class _TemplateList(Reply):
+    items: list[Template]
+
+
+class _KeyList(Reply):
+    items: list[Key]
