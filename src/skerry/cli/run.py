@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -33,8 +33,8 @@ def run(
 ) -> int:
     """Run code in a fresh sandbox, print what it prints, and destroy the sandbox.
 
-    A file runs as a program and its exit status is passed on. Code from -c or stdin runs as a cell: the value of the last
-    expression is printed too. Without a running server, one is started for the call.
+    A file runs as a program and its exit status is passed on. Code from -c or stdin runs as a cell: the value of the
+    last expression is printed too. Without a running server, one is started for the call.
     """
     environment = dict(pair(item) for item in env or [])
     program = Path(file) if file not in (None, "-") and code is None else None
@@ -48,7 +48,7 @@ def run(
             raise InvalidRequest(f"cannot read {program}: {error.strerror}") from None
     elif code is None:
         code = sys.stdin.read()
-    options = {"template": template, "isolation": isolation, "internet": internet, "env": environment}
+    options: dict[str, Any] = {"template": template, "isolation": isolation, "internet": internet, "env": environment}
     with reachable_server() as server, Sandbox.create(timeout=timeout + 30, **options, **server) as sandbox:
         if program is not None:
             return _program(sandbox, program, source, arguments or [], timeout, json)

@@ -119,7 +119,9 @@ class Client:
     def _all_headers(
         self, headers: Mapping[str, str] | None, content: bytes | Iterator[bytes] | None
     ) -> dict[bytes | str, bytes | str]:
-        made: dict[bytes | str, bytes | str] = {**self._headers, **(headers or {})}
+        made: dict[bytes | str, bytes | str] = {}
+        made.update(self._headers.items())
+        made.update((headers or {}).items())
         if isinstance(content, bytes):
             made["Content-Length"] = str(len(content))
             made.setdefault("Content-Type", "application/json")
