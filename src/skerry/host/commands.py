@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 import anyio
 from anyio.abc import Process
@@ -32,7 +32,7 @@ ISOLATED = (
 """Before a command: with mounts and processes of its own, which end with it, however it ends."""
 
 
-async def follow(command: Sequence[str], env: Mapping[str, str]) -> AsyncIterator[str]:
+async def follow(command: Sequence[str], env: Mapping[str, str]) -> AsyncGenerator[str, None]:
     """Yield a command's output, both streams in one, line by line.
 
     Args:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 from skerry.host.certificates import local_certificates
@@ -73,42 +74,51 @@ mkdir -p /var/cache/apt/archives/partial /var/lib/apt/lists/partial
 """
 
 
-async def build(definition: Definition, root: Path) -> AsyncIterator[str]:
+async def build(definition: Definition, root: Path) -> AsyncGenerator[str, None]:
     """Fill the new directory `root`; yields log lines.
 
     Raises:
         CommandFailed, OSError
     """
-    yield f"installing Debian {definition.debian.suite} and {len(definition.debian.packages)} packages"
-    async for line in follow((*ISOLATED, *await _mmdebstrap(definition, root)), _environment()):
-        yield line
-    for number, pem in enumerate(local_certificates(), 1):
-        path = root / "usr/local/share/ca-certificates" / f"host-{number}.crt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(pem)
-    async for line in _inside(root, _SETTLE):
-        yield line
-    if definition.python.packages:
-        yield f"installing from PyPI: {', '.join(definition.python.packages)}"
-        packages = shlex.join(definition.python.packages)
-        command = f"python3 -m pip install --no-cache-dir --root-user-action=ignore --progress-bar=off {packages}"
-        async for line in _inside(root, command):
-            yield line
-    async for line in _inside(root, _HOME, user="1000:1000"):
-        yield line
-    async for line in _inside(root, _SWEEP):
-        yield line
+    archives = await _archives(definition.debian.suite)
+    for title, step in _steps(definition, root, archives):
+        yield title
+        async with aclosing(step) as lines:
+            async for line in lines:
+                yield line
     shutil.rmtree(root / "dev")  # no device of the host's, not even null: each sandbox has its own
     (root / "dev").mkdir(mode=0o755)
     (root / "etc/resolv.conf").unlink()
 
 
-async def _mmdebstrap(definition: Definition, root: Path) -> list[str]:
+def _steps(definition: Definition, root: Path, archives: list[str]) -> Iterator[tuple[str, AsyncGenerator[str, None]]]:
+    """What is done, one after the other: a title and the command that does it."""
+    debian, pypi = definition.debian, definition.python.packages
+    title = f"installing Debian {debian.suite} with {', '.join(debian.packages)}"
+    yield title, follow((*ISOLATED, *_mmdebstrap(definition, root), *archives), _environment())
+    _add_certificates(root)
+    yield "adding the user and the certificates", _inside(root, _SETTLE)
+    if pypi:
+        command = "python3 -m pip install --no-cache-dir --root-user-action=ignore --progress-bar=off"
+        yield f"installing from PyPI: {', '.join(pypi)}", _inside(root, f"{command} {shlex.join(pypi)}")
+    yield "preparing the home directory", _inside(root, _HOME, user="1000:1000")
+    yield "sweeping", _inside(root, _SWEEP)
+
+
+def _add_certificates(root: Path) -> None:
+    """Where Debian looks for local ones, so that they stay when its own are updated."""
+    directory = root / "usr/local/share/ca-certificates"
+    directory.mkdir(parents=True, exist_ok=True)
+    for number, pem in enumerate(local_certificates(), 1):
+        (directory / f"host-{number}.crt").write_text(pem)
+
+
+def _mmdebstrap(definition: Definition, root: Path) -> list[str]:
     options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
     return [
         "mmdebstrap", "--variant=minbase", "--mode=root", f"--include={','.join(definition.debian.packages)}",
         '--aptopt=Acquire::Languages "none"', '--aptopt=Acquire::Retries "5"', *options,
-        definition.debian.suite, str(root), *await _archives(definition.debian.suite),
+        definition.debian.suite, str(root),
     ]  # fmt: skip
 
 
@@ -143,12 +153,10 @@ def _is_debian() -> bool:
         return False
 
 
-async def _inside(root: Path, script: str, user: str = "0:0") -> AsyncIterator[str]:
+def _inside(root: Path, script: str, user: str = "0:0") -> AsyncGenerator[str, None]:
     """Run a shell script in the tree, with /proc, a few devices and the host's resolver."""
     home = "/root" if user == "0:0" else "/home/user"
-    chroot = ("sh", "-c", _ENTER, "sh", str(root), user, home, script)
-    async for line in follow((*ISOLATED, *chroot), _environment()):
-        yield line
+    return follow((*ISOLATED, "sh", "-c", _ENTER, "sh", str(root), user, home, script), _environment())
 
 
 def _environment() -> dict[str, str]:

@@ -19,8 +19,8 @@ import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class Images:
 
     # --- building ---------------------------------------------------------------------------------------------------
 
-    async def build(self, name: str) -> AsyncIterator[str]:
+    async def build(self, name: str) -> AsyncGenerator[str, None]:
         """Build a template that ships, unless it is built from the same inputs already; yields log lines.
 
         Published at once when it is whole; sandboxes of an earlier image go on.
@@ -103,14 +103,14 @@ class Images:
             raise TemplateBuildFailed(f"cannot build template {name!r}: only root can make a root file system", log=[])
         log: deque[str] = deque(maxlen=_LOG_KEPT)
         try:
-            async with self._exclusive():
-                async for line in self._build(definition):
+            async with self._exclusive(), aclosing(self._build(definition)) as lines:
+                async for line in lines:
                     log.append(line)
                     yield line
         except (CommandFailed, OSError) as error:
             raise TemplateBuildFailed(f"cannot build template {name!r}: {error}", log=list(log)) from error
 
-    async def _build(self, definition: Definition) -> AsyncIterator[str]:
+    async def _build(self, definition: Definition) -> AsyncGenerator[str, None]:
         inputs = _inputs(definition)
         stored = self._stored(self._templates / f"{definition.name}.json")
         if stored is not None and stored[1] == inputs:
@@ -119,8 +119,9 @@ class Images:
         await anyio.to_thread.run_sync(_sweep, self._building)
         root = Path(tempfile.mkdtemp(prefix=f"{definition.name}-", dir=self._building)) / "root"
         try:
-            async for line in debian.build(definition, root):
-                yield line
+            async with aclosing(debian.build(definition, root)) as lines:
+                async for line in lines:
+                    yield line
             yield "computing the digest"
             template = await anyio.to_thread.run_sync(self._publish, definition, inputs, root)
             yield f"template {definition.name}: {template.size_mib:.0f} MiB, {template.image}"
@@ -213,7 +214,8 @@ def _write(path: Path, text: str) -> None:
 
 
 async def _print_build(name: str) -> None:
-    async for line in Images().build(name):
+    directory = Path(os.environ.get("SKERRY_IMAGES_DIR", DEFAULT_DIRECTORY))
+    async for line in Images(directory).build(name):
         print(line, flush=True)
 
 
