@@ -33,7 +33,9 @@ def eventually(look: Callable[[], T], timeout_s: float = 20.0) -> T:
 class Server:
     """`skerry up` as a child process."""
 
-    def __init__(self, data_dir: Path, *, settings: dict[str, str] | None = None, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, data_dir: Path, *, settings: dict[str, str] | None = None, arguments: tuple[str, ...] = ()
+    ) -> None:
         self.data_dir = data_dir
         self.log = data_dir.with_suffix(".log")
         self._environment = {**os.environ, **(settings or {})}
@@ -89,9 +91,12 @@ class Server:
             connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
-    def request(self, method: str, path: str, body: bytes = b"", *headers: str) -> tuple[int, Any]:
-        """One plain HTTP request with the key: the status and the decoded JSON."""
-        head = [f"{method} {path} HTTP/1.1", "host: localhost", f"authorization: Bearer {self.api_key}",
+    def request(
+        self, method: str, path: str, body: bytes = b"", *headers: str, key: str | None = None
+    ) -> tuple[int, Any]:
+        """One plain HTTP request, with the server's key unless another is given: the status and the decoded JSON."""
+        secret = self.api_key if key is None else key
+        head = [f"{method} {path} HTTP/1.1", "host: localhost", f"authorization: Bearer {secret}",
                 f"content-length: {len(body)}", "connection: close", *headers]  # fmt: skip
         with self.open_socket() as connection:
             connection.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body)

@@ -24,7 +24,10 @@ def error(reply: tuple[int, dict]) -> tuple[int, str]:
     ],
 )  # fmt: skip
 def test_a_wrong_body_is_refused(server: Server, body: bytes) -> None:
-    assert error(server.request("POST", "/v1/sandboxes", body, "content-type: application/json")) == (400, "request.invalid")
+    assert error(server.request("POST", "/v1/sandboxes", body, "content-type: application/json")) == (
+        400,
+        "request.invalid",
+    )
 
 
 def test_the_place_of_the_mistake_is_named(server: Server) -> None:
@@ -57,12 +60,12 @@ def test_deep_json_is_refused(server: Server) -> None:
 
 @pytest.mark.parametrize("key", ["", "wrong", "sk_" + "0" * 40])
 def test_a_wrong_key_is_refused(server: Server, key: str) -> None:
-    reply = server.send_raw(f"GET /v1/sandboxes HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n".encode())
-    assert b" 401 " in reply.split(b"\r\n")[0]
-    assert b"auth.invalid" in reply
+    assert error(server.request("GET", "/v1/sandboxes", key=key)) == (401, "auth.invalid")
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "cursor=garbage", "state=dead", "metadata=novalue", "limit=1&limit=x"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=x", "cursor=garbage", "state=dead", "metadata=novalue", "limit=1&limit=x"]
+)
 def test_a_wrong_query_is_refused(server: Server, query: str) -> None:
     assert error(server.request("GET", f"/v1/sandboxes?{query}")) == (400, "request.invalid")
 
@@ -73,7 +76,8 @@ def test_a_client_that_leaves_kills_what_it_was_waiting_for(server: Server) -> N
         with server.open_socket() as connection:
             connection.sendall(
                 f"POST /v1/sandboxes/{sandbox.id}/processes/run HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.api_key}\r\n"
-                f"content-length: {len(body)}\r\n\r\n".encode() + body
+                f"content-length: {len(body)}\r\n\r\n".encode()
+                + body
             )
             eventually(lambda: "987" in sandbox.exec("pgrep -af 'sleep 98[7]' || true").stdout)
         eventually(lambda: "987" not in sandbox.exec("pgrep -af 'sleep 98[7]' || true").stdout)
@@ -86,7 +90,8 @@ def test_a_client_that_leaves_interrupts_its_code(server: Server) -> None:
         with server.open_socket() as connection:
             connection.sendall(
                 f"POST /v1/sandboxes/{sandbox.id}/code/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.api_key}\r\n"
-                f"content-length: {len(body)}\r\n\r\n".encode() + body
+                f"content-length: {len(body)}\r\n\r\n".encode()
+                + body
             )
             time.sleep(0.5)
         assert sandbox.run_code("finished", timeout=30).text == "False"
@@ -98,7 +103,8 @@ def test_a_client_that_never_reads_costs_a_bounded_amount(server: Server) -> Non
         body = json.dumps({"command": "yes"}).encode()
         connection.sendall(
             f"POST /v1/sandboxes/{sandbox.id}/processes/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.api_key}\r\n"
-            f"content-length: {len(body)}\r\n\r\n".encode() + body
+            f"content-length: {len(body)}\r\n\r\n".encode()
+            + body
         )
         time.sleep(3)
         assert server.memory_mib() - before < 60

@@ -12,6 +12,9 @@ from skerry.errors import RequestTooLarge
 _STREAMED = re.compile(r"/v1/sandboxes/[^/]+/(files|processes/\d+/stdin|ports/.*)")
 
 
+_DRAIN_MAX = 64 * 1024 * 1024
+
+
 class BodyLimit:
     """Refuses a JSON body over `limit` bytes, by its announced length or when it gets there."""
 
@@ -24,6 +27,7 @@ class BodyLimit:
             return
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not announced.isdigit() or int(announced) > self._limit:
+            await _drain(receive)
             await self._refuse(int(announced) if announced.isdigit() else -1)(scope, receive, send)
             return
         read = 0
@@ -46,3 +50,13 @@ class BodyLimit:
     def _refuse(self, size: int) -> JSONResponse:
         error = self._error(size)
         return JSONResponse(error.to_wire(), error.status, {"Connection": "close"})
+
+
+async def _drain(receive: Receive) -> None:
+    """Throw the body away, up to a point: a client that is still sending would not see the answer."""
+    left = _DRAIN_MAX
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return

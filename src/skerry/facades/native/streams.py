@@ -6,7 +6,7 @@ import json
 import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import anyio
@@ -41,9 +41,10 @@ def line(event: BaseModel) -> bytes:
 
 
 class NdjsonResponse(Response):
-    """Streams the events of a context manager; leaving early leaves that.
+    """Streams the events of a context manager; a caller that leaves early leaves that.
 
-    An error before the first event is an ordinary error reply; a later one is a last line of type `failure`.
+    The head of the reply is sent with the first line, so an error before it is an ordinary error reply; a later one is
+    a last line of type `failure`.
     """
 
     media_type = NDJSON
@@ -58,35 +59,35 @@ class NdjsonResponse(Response):
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with AsyncExitStack() as stack:
-            events = await stack.enter_async_context(self._source)
-            if self._first is not None:
-                first: bytes | None = self._first
-            else:
-                event = await anext(events, None)
-                first = None if event is None else self._render(event)
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async with anyio.create_task_group() as group:
-                writer = _Writer(send)
-                group.start_soon(_leave_with_caller, receive, group.cancel_scope)
-                group.start_soon(writer.beat)
-                if first is not None:
-                    await writer.write(first)
-                await self._stream(events, writer)
+        writer = _Writer(send, self.raw_headers)
+        failure: Error | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(_leave_with_caller, receive, group.cancel_scope)
+            group.start_soon(writer.beat)
+            try:
+                await self._stream(writer)
+            except Error as error:
+                failure = error
+            except Stalled:
+                raise
+            except Exception:
+                logger.exception("fault in a stream")
+                failure = InternalError("the stream ended by a fault of the server's")
+            if failure is None or writer.started:
+                if failure is not None:
+                    await writer.write(_failure(failure))
                 await writer.end()
-                group.cancel_scope.cancel()
+                failure = None
+            group.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
-    async def _stream(self, events: AsyncIterator[Any], writer: _Writer) -> None:
-        try:
+    async def _stream(self, writer: _Writer) -> None:
+        async with self._source as events:
+            if self._first is not None:
+                await writer.write(self._first)
             async for event in events:
                 await writer.write(self._render(event))
-        except Error as error:
-            await writer.write(_failure(error))
-        except Stalled:
-            raise
-        except Exception:
-            logger.exception("fault in a stream")
-            await writer.write(_failure(InternalError("the stream ended by a fault of the server's")))
 
 
 class Stalled(Exception):
@@ -94,21 +95,31 @@ class Stalled(Exception):
 
 
 class _Writer:
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    """Sends lines, and a heartbeat when there was none for a while."""
+
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send, self._headers = send, headers
         self._lock = anyio.Lock()
         self._last = anyio.current_time()
+        self.started = False
 
     async def write(self, data: bytes) -> None:
         async with self._lock:
             with anyio.move_on_after(STALLED_S) as scope:
+                await self._start()
                 await self._send({"type": "http.response.body", "body": data, "more_body": True})
             if scope.cancelled_caught:
                 raise Stalled
             self._last = anyio.current_time()
 
+    async def _start(self) -> None:
+        if not self.started:
+            self.started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
+
     async def end(self) -> None:
         async with self._lock:
+            await self._start()
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def beat(self) -> None:
