@@ -284,7 +284,7 @@ class Contexts:
 
     async def _died(self, state: _State, reading: _Reading) -> None:
         end = reading.end or "it ended"
-        if reading.killed and not state.live.ended.is_set() and await self._sandboxes.out_of_memory(state.live):
+        if reading.ended and not state.live.ended.is_set() and await self._sandboxes.out_of_memory(state.live):
             end = f"it needed more memory than the sandbox's {state.live.sandbox.limits.memory_mib} MiB"
         state.died = end
         state.ready.set()
@@ -361,7 +361,7 @@ class _Reading:
         self.read_stderr: int | None = None
         """Offsets up to which the output was read; None: nothing yet."""
         self.end: str | None = None
-        self.killed = False
+        self.ended = False
 
     @property
     def last_words(self) -> str:
@@ -372,7 +372,7 @@ class _Reading:
         if isinstance(event, Started):
             self._state.attached.set()
         elif isinstance(event, Exit):
-            self.killed = event.signal == signal.SIGKILL
+            self.ended = True
             self.end = _how(event)
         elif event.type == "stderr":
             self.read_stderr = event.offset + len(event.data)

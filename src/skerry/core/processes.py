@@ -94,8 +94,9 @@ class Processes:
     async def _explained(self, live: Live, events: AsyncIterator[ProcessEvent]) -> AsyncIterator[ProcessEvent]:
         """The same events; a kill for lack of memory is called so."""
         async for event in events:
-            killed = isinstance(event, Exit) and event.reason is ExitReason.SIGNALED and event.signal == signal.SIGKILL
-            if killed and await self._sandboxes.out_of_memory(live):
+            # gVisor lets a process whose memory the kernel took away end by SIGKILL or with a plain status 1.
+            failed = isinstance(event, Exit) and event.exit_code != 0 and event.reason is not ExitReason.TIMEOUT
+            if failed and await self._sandboxes.out_of_memory(live):
                 yield event.model_copy(update={"reason": ExitReason.OUT_OF_MEMORY})
             else:
                 yield event
