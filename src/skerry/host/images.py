@@ -5,6 +5,7 @@
     <directory>/building/                   trees under way; swept at the next build
 
 `python -m skerry.host.images build base` builds a template that ships; a server does the same when it is asked to.
+`… collect`, with all servers stopped, removes images that no template names any more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,6 +39,7 @@ DEFAULT_DIRECTORY = Path("/var/lib/skerry/images")
 """Shared by all servers of a machine."""
 
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+_IN_MOUNTS = re.compile(r"/rootfs/(sha256-[0-9a-f]{64})")
 _LOG_KEPT = 200  # lines
 
 
@@ -213,18 +215,36 @@ def _write(path: Path, text: str) -> None:
     temporary.rename(path)
 
 
-async def _print_build(name: str) -> None:
-    directory = Path(os.environ.get("SKERRY_IMAGES_DIR", DEFAULT_DIRECTORY))
-    async for line in Images(directory).build(name):
+async def _print_build(images: Images, name: str) -> None:
+    async for line in images.build(name):
         print(line, flush=True)
 
 
+def _mounted() -> set[str]:
+    """Digests of images that some mount on this machine refers to."""
+    found: set[str] = set()
+    for path in Path("/proc").glob("[0-9]*/mountinfo"):
+        with suppress(OSError):
+            found.update(digest.replace("-", ":") for digest in _IN_MOUNTS.findall(path.read_text()))
+    return found
+
+
+def _collect(images: Images) -> None:
+    removed = images.collect(_mounted())
+    print("\n".join(f"removed {digest}" for digest in removed) or "nothing to remove")
+
+
 def _main(arguments: list[str]) -> int:
-    if len(arguments) != 2 or arguments[0] != "build":
-        print("usage: python -m skerry.host.images build NAME", file=sys.stderr)
-        return 2
+    images = Images(Path(os.environ.get("SKERRY_IMAGES_DIR", DEFAULT_DIRECTORY)))
     try:
-        asyncio.run(_print_build(arguments[1]))
+        match arguments:
+            case ["build", name]:
+                asyncio.run(_print_build(images, name))
+            case ["collect"]:
+                _collect(images)
+            case _:
+                print("usage: python -m skerry.host.images build NAME | collect", file=sys.stderr)
+                return 2
     except Error as error:
         print(error.message, *error.details.get("log", [])[-20:], sep="\n", file=sys.stderr)
         return 1

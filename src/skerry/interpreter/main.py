@@ -30,12 +30,17 @@ def _load() -> None:
 
 
 def _open_user_site() -> None:
-    """`%pip install` puts packages there when the user is not root: Python looks only where there was a directory."""
+    """`%pip install` puts packages there when the user is not root: Python looks only where there was a directory.
+    Programs that come with them are found too."""
     directory = site.getusersitepackages()
     if os.geteuid() != 0 and directory not in sys.path:
         with contextlib.suppress(OSError):
             os.makedirs(directory, exist_ok=True)
             site.addsitedir(directory)
+    programs = os.path.join(site.getuserbase(), "bin")
+    path = os.environ.get("PATH", os.defpath)
+    if os.geteuid() != 0 and programs not in path.split(os.pathsep):
+        os.environ["PATH"] = programs + os.pathsep + path
 
 
 if __name__ == "__main__":
