@@ -23,7 +23,6 @@ import (
 	"flag"
 	"log"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -56,8 +55,7 @@ func main() {
 	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(64 << 20)
-	// Caught and thrown away, not ignored: what a process ignores, its children ignore too.
-	signal.Notify(make(chan os.Signal), syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU)
+	ignoreNothing()
 	syscall.Umask(0o022)
 	keepDescriptors()
 	runtime.LockOSThread() // the spawner must not take the main thread
