@@ -30,6 +30,7 @@ NAMES = {
     "__anext__": "__next__",
     "_async": "_sync",
     "aclose": "close",
+    "enter_async_context": "enter_context",
     "aiter": "iter",
     "aiter_stream": "iter_stream",
     "anext": "next",

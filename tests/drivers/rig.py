@@ -45,9 +45,8 @@ def root_filesystem() -> Path:
     named = os.environ.get("SKERRY_TEST_ROOTFS")
     if named:
         return Path(named)
-    from skerry.host.images import DEFAULT_DIRECTORY, Images
-
     from skerry.errors import TemplateNotFound
+    from skerry.host.images import DEFAULT_DIRECTORY, Images
 
     images = Images(DEFAULT_DIRECTORY)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,8 +20,8 @@ from skerry.sdk._async.client import AsyncClient
 class AsyncTerminal:
     """A program on a pseudo-terminal. Iterate over its output; use it as a context manager to close the connection."""
 
-    def __init__(self, socket: ClientConnection, process: Process) -> None:
-        self._socket = socket
+    def __init__(self, socket: ClientConnection, process: Process, stack: AsyncExitStack) -> None:
+        self._socket, self._stack = socket, stack
         self.info = process
         self.pid = process.pid
         self.exit: Exit | None = None
@@ -70,7 +71,7 @@ class AsyncTerminal:
 
     async def aclose(self) -> None:
         """Close the connection; the program goes on."""
-        await self._socket.close()
+        await self._stack.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,8 +118,11 @@ class AsyncPty:
         path = wire.path_of("sandboxes", self._sandbox_id, "processes", str(process.pid), "terminal")
         url = "ws" + self._client.api_url.removeprefix("http") + path
         headers = {"Authorization": f"Bearer {self._client.api_key}"}
+        stack = AsyncExitStack()
         try:
-            socket = await connect(url, additional_headers=headers, max_size=None, compression=None, proxy=None)
+            socket = await stack.enter_async_context(
+                connect(url, additional_headers=headers, max_size=None, compression=None, proxy=None)
+            )
         except (OSError, InvalidStatus) as error:
             raise SandboxLost(f"cannot open the terminal: {error}") from error
-        return AsyncTerminal(socket, process)
+        return AsyncTerminal(socket, process, stack)

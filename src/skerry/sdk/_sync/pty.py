@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,8 +22,8 @@ from skerry.sdk._sync.client import Client
 class Terminal:
     """A program on a pseudo-terminal. Iterate over its output; use it as a context manager to close the connection."""
 
-    def __init__(self, socket: ClientConnection, process: Process) -> None:
-        self._socket = socket
+    def __init__(self, socket: ClientConnection, process: Process, stack: ExitStack) -> None:
+        self._socket, self._stack = socket, stack
         self.info = process
         self.pid = process.pid
         self.exit: Exit | None = None
@@ -72,7 +73,7 @@ class Terminal:
 
     def close(self) -> None:
         """Close the connection; the program goes on."""
-        self._socket.close()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self
@@ -119,8 +120,11 @@ class Pty:
         path = wire.path_of("sandboxes", self._sandbox_id, "processes", str(process.pid), "terminal")
         url = "ws" + self._client.api_url.removeprefix("http") + path
         headers = {"Authorization": f"Bearer {self._client.api_key}"}
+        stack = ExitStack()
         try:
-            socket = connect(url, additional_headers=headers, max_size=None, compression=None, proxy=None)
+            socket = stack.enter_context(
+                connect(url, additional_headers=headers, max_size=None, compression=None, proxy=None)
+            )
         except (OSError, InvalidStatus) as error:
             raise SandboxLost(f"cannot open the terminal: {error}") from error
-        return Terminal(socket, process)
+        return Terminal(socket, process, stack)
