@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -219,6 +219,19 @@ class FakeLink:
             raise SandboxLost("asked while suspended")
         await self.world.step("configure")
         self.configured = {"env": env, "hostname": hostname, "pids": pids}
+
+    @asynccontextmanager
+    async def run(self, command: Sequence[str], **options: Any) -> AsyncIterator[AsyncIterator[Any]]:
+        await self.world.step("run")
+
+        async def events() -> AsyncIterator[Any]:
+            for event in ():
+                yield event
+
+        yield events()
+
+    async def stat(self, path: str) -> None:
+        await self.world.step("stat")
 
     async def quiesce(self) -> None:
         self.world.log.append("quiesce")

@@ -263,6 +263,19 @@ async def test_a_warm_image_is_made_once_and_restored(world: World) -> None:
     world.assert_clean()
 
 
+async def test_a_warm_image_of_another_server_stays_until_nobody_has_used_it_for_long(world: World) -> None:
+    used, forgotten = world.directory / "warm" / "used", world.directory / "warm" / "forgotten"
+    for directory in (used, forgotten):
+        directory.mkdir(parents=True)
+        (directory / "warm.json").write_text('{"template": "base", "interpreters": {}}')
+    os.utime(forgotten / "warm.json", (0, 0))
+    async with make_node(world, minimum=1, warm=True) as node:
+        await node.ready(template())
+    assert used.exists()
+    assert not forgotten.exists()
+    world.assert_clean()
+
+
 async def test_a_warm_image_that_cannot_be_restored_is_booted_instead(world: World) -> None:
     async with make_node(world, minimum=1, warm=True) as node:
         await node.ready(template())

@@ -64,6 +64,7 @@ class Interpreter:
         """Run the warm cells and forget them."""
         self._channel.muted = True
         warm.run_cells(self._run_cell)
+        _reseed("warm")  # loads what it needs, too
         self._channel.muted = False
         self._shell.reset(new_session=False)
         self._shell.begin_anew()
@@ -77,6 +78,9 @@ class Interpreter:
             self._run(request["id"], request["code"], request.get("env") or {})
         elif operation == "configure":
             self._configure(request.get("env") or {}, request.get("cwd"), request.get("entropy"))
+            if not self._configured and not request.get("rehearsal"):
+                self._configured = True
+                self._shell.begin_anew()
             self._channel.send_plain("configured")
         elif operation == "ping":
             self._channel.send_plain("pong")
@@ -139,9 +143,6 @@ class Interpreter:
                 print(f"cannot use {cwd!r} as working directory: {error}", file=sys.stderr)
         if entropy is not None:
             _reseed(entropy)
-        if not self._configured:
-            self._configured = True
-            self._shell.begin_anew()
 
 
 def _reseed(entropy: str) -> None:

@@ -287,6 +287,7 @@ class Node:
                 await unit.require_link().configure(pids=template.limits.pids)
                 unit.record.warm = await interpreters.start_all(unit.require_link(), template.languages)
                 self._host.records.write(unit.record)
+            await interpreters.rehearse(unit.require_link(), unit.record.warm)
             unit.require_link().suspend()
             self._host.cgroups.freeze(unit.name)
         except BaseException:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 WARMING_TIMEOUT_S = 180.0
 SUSPICIONS_MAX = 3
+KEPT_S = 24 * 3600.0
+"""How long one is kept after its last use."""
+USED_EVERY_S = 3600.0
+"""How often at most a server notes that it uses one."""
 _FORMAT = 1  # raise it when the content of a warm image changes its meaning
 _META = "warm.json"
 
@@ -36,7 +42,8 @@ class WarmImages:
     """Makes and finds warm images.
 
     Args:
-        directory: where they are kept, one directory for each; old ones of the same template are removed.
+        directory: where they are kept, one directory for each. Servers of one machine share it, and may need different
+            ones of a template: those that nobody has used for KEPT_S are removed.
     """
 
     def __init__(self, directory: Path, host: Host, builder: Builder) -> None:
@@ -44,20 +51,13 @@ class WarmImages:
         self._host = host
         self._builder = builder
         self._lock = anyio.Lock()
-        self._known: dict[str, WarmImage] = {}
         self._keys: dict[tuple[str, Isolation], str] = {}
         self._suspicions: dict[str, int] = {}
         self._runtime_digest: str | None = None
 
     async def find(self, template: Template, isolation: Isolation) -> WarmImage | None:
         """The warm image for the template as it is now; None when it has not been made."""
-        key = await self._key(template, isolation)
-        if key not in self._known:
-            image = await anyio.to_thread.run_sync(_load, self._directory / key)
-            if image is None:
-                return None
-            self._known[key] = image
-        return self._known[key]
+        return await anyio.to_thread.run_sync(_use, self._directory / await self._key(template, isolation))
 
     async def make(self, template: Template, isolation: Isolation) -> WarmImage:
         """Make it unless it exists: start a sandbox, warm its interpreters, checkpoint it.
@@ -119,8 +119,10 @@ class WarmImages:
         for other in self._directory.iterdir():
             if other.name.startswith(".") or other == final:
                 continue
-            if _meta(other).get("template") == template.name:
-                shutil.rmtree(other, ignore_errors=True)
+            with suppress(OSError):
+                used = time.time() - (other / _META).stat().st_mtime < KEPT_S
+                if not used and _meta(other).get("template") == template.name:
+                    shutil.rmtree(other, ignore_errors=True)
 
     async def suspect(self, template: Template, isolation: Isolation) -> None:
         """A restore from it failed. After SUSPICIONS_MAX failures without a success between it is thrown away, and made
@@ -129,7 +131,6 @@ class WarmImages:
         self._suspicions[key] = self._suspicions.get(key, 0) + 1
         if self._suspicions[key] >= SUSPICIONS_MAX:
             self._suspicions.pop(key)
-            self._known.pop(key, None)
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._directory / key, ignore_errors=True))
 
     async def _key(self, template: Template, isolation: Isolation) -> str:
@@ -166,8 +167,12 @@ def _meta(directory: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _load(directory: Path) -> WarmImage | None:
+def _use(directory: Path) -> WarmImage | None:
+    """The warm image in `directory`, which counts as used from now on; None when there is none."""
     meta = _meta(directory)
     if not meta:
         return None
+    with suppress(OSError):
+        if time.time() - (directory / _META).stat().st_mtime > USED_EVERY_S:
+            os.utime(directory / _META)
     return WarmImage(directory / "checkpoint", directory / "disk.img", dict(meta["interpreters"]))
