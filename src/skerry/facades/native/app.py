@@ -8,6 +8,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -17,6 +19,7 @@ from skerry.errors import Error, InternalError, InvalidRequest, NotFound
 from skerry.facades.native import code, files, keys, meta, ports, processes, sandboxes, templates, terminal
 from skerry.facades.native.limits import BodyLimit
 from skerry.facades.native.metrics import Metrics
+from skerry.facades.native.streams import STREAMED
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ def create_app(core: Core, metrics: Metrics, *, body_limit: int = 16 * 1024 * 10
         redirect_slashes=False,
     )  # fmt: skip
     app.state.core, app.state.metrics = core, metrics
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     for module in (meta, sandboxes, processes, files, code, ports, terminal, templates, keys):
         app.include_router(module.router)
     app.add_exception_handler(Error, _error)
@@ -58,6 +62,17 @@ def create_app(core: Core, metrics: Metrics, *, body_limit: int = 16 * 1024 * 10
     app.add_exception_handler(Exception, _fault)
     app.add_middleware(BodyLimit, limit=body_limit)
     return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's description, with the models that appear in streams only."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        models = [(model, "serialization") for model in sorted(STREAMED, key=lambda model: model.__name__)]
+        _, streamed = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+        document["components"]["schemas"] |= streamed["$defs"]
+        app.openapi_schema = document
+    return app.openapi_schema
 
 
 def render(error: Error) -> Response:

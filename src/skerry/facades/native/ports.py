@@ -35,10 +35,15 @@ _OURS = frozenset({b"authorization", b"x-api-key", b"host", b"content-length"})
 _MESSAGE_MAX = 16 * 1024 * 1024
 
 
-@router.api_route("/{path:path}", methods=_METHODS, response_class=Response, operation_id="port")
 async def http(request: Request, caller: CallerOf, sandbox_id: str, port: Port, path: str) -> Response:
     """Passed on to the program, and its answer back."""
     return _Proxied(request, caller, sandbox_id, port)
+
+
+for _method in _METHODS:
+    router.add_api_route(
+        "/{path:path}", http, methods=[_method], response_class=Response, operation_id=f"port_{_method.lower()}"
+    )
 
 
 class _Proxied(Response):

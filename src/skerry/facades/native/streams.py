@@ -50,11 +50,11 @@ class NdjsonResponse(Response):
     media_type = NDJSON
 
     def __init__(
-        self, source: AbstractAsyncContextManager[AsyncIterator[Any]], *, first: bytes | None = None,
-        render: Callable[[Any], bytes] = line,
+        self, source: AbstractAsyncContextManager[AsyncIterator[Any]], status_code: int = 200, *,
+        first: bytes | None = None, render: Callable[[Any], bytes] = line,
     ) -> None:  # fmt: skip
         self._source, self._first, self._render = source, first, render
-        self.status_code = 200
+        self.status_code = status_code
         self.background = None
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
@@ -157,8 +157,13 @@ async def while_connected(request: Request, work: Callable[[], Coroutine[Any, An
     return results[0]
 
 
+STREAMED: set[type[BaseModel]] = set()
+"""Models that appear in streams only, for the OpenAPI document."""
+
+
 def ndjson_of(*models: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI description of a stream of these events."""
+    STREAMED.update(models)
     references = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]
     return {
         200: {

@@ -1,0 +1,76 @@
+# Generated from tests/sdk/_async/test_sandbox.py by tools/async_to_sync.py: change that.
+
+"""The client on the wire."""
+
+import json
+
+import pytest
+
+from skerry import Sandbox
+from skerry.errors import Error, HostFull, SandboxLost, ServerUnreachable
+from skerry.sdk import wire
+from skerry.sdk._sync.client import Client
+
+KEY = "sk_test"
+
+
+def test_only_what_was_given_is_sent(url: str) -> None:
+    sandbox = Sandbox.create(memory=5, env={"A": "b"}, timeout=None, api_url=url, api_key=KEY)
+    sent = json.loads(sandbox.created.metadata["sent"])
+    assert sent == {
+        "template": "base", "timeout_s": None, "idle_timeout_s": None, "internet": True, "isolation": "gvisor",
+        "env": {"A": "b"}, "memory_mib": 5,
+    }  # fmt: skip
+
+
+def test_errors_are_the_servers(url: str) -> None:
+    with pytest.raises(HostFull) as caught:
+        Sandbox.create("full", api_url=url, api_key=KEY)
+    assert (caught.value.message, caught.value.details, caught.value.retryable) == ("no room", {"limit": 1}, True)
+    with pytest.raises(Error, match="502"):
+        Sandbox.create("broken", api_url=url, api_key=KEY)
+
+
+def test_a_server_that_is_not_there_is_said() -> None:
+    with pytest.raises(ServerUnreachable, match="skerry up"):
+        Sandbox.create(api_url="http://127.0.0.1:1", api_key=KEY)
+
+
+def test_pages_are_walked(url: str) -> None:
+    found = [item.id for item in Sandbox.list(api_url=url, api_key=KEY)]
+    assert found == ["sb1", "sb2"]
+
+
+def test_ids_are_quoted_and_the_key_is_sent(url: str) -> None:
+    sandbox = Sandbox.connect("a/b", api_url=url, api_key=KEY)
+    assert sandbox.created.metadata == {"path": "/v1/sandboxes/a/b", "key": f"Bearer {KEY}"}
+
+
+def test_a_stream_is_cut_into_events(url: str) -> None:
+    sandbox = Sandbox.create(api_url=url, api_key=KEY)
+    with sandbox.run_code_stream("fine") as events:
+        assert [event.type for event in events] == ["stdout", "done"]
+
+
+def test_a_failure_in_a_stream_is_raised(url: str) -> None:
+    sandbox = Sandbox.create(api_url=url, api_key=KEY)
+    with pytest.raises(HostFull):
+        sandbox.run_code("fails", on_stdout=print)
+
+
+def test_a_stream_that_breaks_off_is_no_success(url: str) -> None:
+    sandbox = Sandbox.create(api_url=url, api_key=KEY)
+    with pytest.raises(SandboxLost):
+        sandbox.run_code("breaks off", on_stdout=print)
+
+
+def test_silence_without_a_heartbeat_is_not_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "SILENCE_S", 0.2)
+    sandbox = Sandbox.create(api_url=url, api_key=KEY)
+    with pytest.raises(ServerUnreachable):
+        sandbox.run_code("silent", on_stdout=print)
+
+
+def test_clients_are_shared(url: str) -> None:
+    assert Client.shared(url, KEY) is Client.shared(url, KEY)
+    assert Client.shared(url, KEY) is not Client.shared(url, "sk_other")

@@ -1,0 +1,82 @@
+"""A small real HTTP server that speaks the API's dialect, for what only goes wrong on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from skerry.errors import HostFull
+
+SANDBOX = {
+    "id": "sb1", "template": "base", "isolation": "gvisor", "state": "running",
+    "limits": {"cpu": 1, "memory_mib": 1, "disk_mib": 1, "pids": 1}, "internet": True, "metadata": {},
+    "created_at": "2026-01-01T00:00:00Z", "expires_at": None, "idle_timeout_s": None, "new_field": "ignored",
+}  # fmt: skip
+
+
+async def create(request: Request) -> Response:
+    body = await request.json()
+    if body["template"] == "full":
+        error = HostFull("no room", limit=1)
+        return JSONResponse(error.to_wire(), error.status)
+    if body["template"] == "broken":
+        return Response("<html>a proxy's page</html>", 502)
+    return JSONResponse(SANDBOX | {"metadata": {"sent": json.dumps(body)}}, 201)
+
+
+async def stream(request: Request) -> Response:
+    kind = (await request.json())["code"]
+
+    async def lines() -> AsyncIterator[bytes]:
+        yield b'{"type":"heartbeat"}\n{"type":"std'
+        await asyncio.sleep(0.01)
+        yield b'out","text":"cut in the middle"}\n'
+        if kind == "fails":
+            yield json.dumps({"type": "failure", **HostFull("lost").to_wire()}).encode() + b"\n"
+        elif kind == "silent":
+            await asyncio.sleep(30)
+        elif kind == "breaks off":
+            raise RuntimeError
+        else:
+            yield b'{"type":"done","execution_count":1,"duration_s":0,"context_id":"c"}\n'
+
+    return StreamingResponse(lines())
+
+
+async def page(request: Request) -> Response:
+    if request.query_params.get("cursor") == "2":
+        return JSONResponse({"items": [SANDBOX | {"id": "sb2"}], "next_cursor": None})
+    return JSONResponse({"items": [SANDBOX], "next_cursor": "2"})
+
+
+async def echo(request: Request) -> Response:
+    return JSONResponse(SANDBOX | {"metadata": {"path": request.url.path, "key": request.headers["authorization"]}})
+
+
+@pytest.fixture(scope="session")
+def url() -> Iterator[str]:
+    app = Starlette(
+        routes=[
+            Route("/v1/sandboxes", create, methods=["POST"]),
+            Route("/v1/sandboxes", page, methods=["GET"]),
+            Route("/v1/sandboxes/{id}/code/stream", stream, methods=["POST"]),
+            Route("/v1/sandboxes/{id:path}", echo, methods=["GET"]),
+        ]
+    )
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off", ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        pass
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
