@@ -36,6 +36,8 @@ check:  ## style, types, generated code
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	$(PYTHON) tools/async_to_sync.py --check
+	$(PYTHON) tools/reference_docs.py --check
 
 format:  ## let ruff rewrite what it can
 	.venv/bin/ruff check --fix .

@@ -51,7 +51,7 @@ def step(title: str, action: Callable[[], T], show: Callable[[T], object]) -> T:
 
 
 def main() -> None:
-    """Two sandboxes: one does some work, the other one misbehaves."""
+    """One sandbox does some work, another one misbehaves."""
     sandbox = step(
         "create a sandbox", Sandbox.create,
         lambda made: f"{made.id}, isolation: {made.created.isolation}, from: {made.created.origin}",
@@ -70,12 +70,18 @@ def main() -> None:
         step("exec: which kernel is this?", lambda: sandbox.exec("uname -rv; id -un"), lambda done: done.stdout)
         step("exec: node", lambda: sandbox.exec(["node", "-p", "6 * 7"]), lambda done: done.stdout)
 
+    step("one more, from the warm pool", Sandbox.create, lambda made: f"from: {made.created.origin}").kill()
     misbehave()
 
 
 def misbehave() -> None:
     """Limits: what code does wrong is a result; what it takes too much of ends it."""
-    with Sandbox.create(memory=512, disk=64) as sandbox:
+    sandbox = step(
+        "another one, with other limits", lambda: Sandbox.create(memory=512, disk=64),
+        lambda made: f"{made.created.limits.memory_mib} MiB of memory, {made.created.limits.disk_mib} MiB of disk",
+    )  # fmt: skip
+    with sandbox:
+        step("run_code: pass", lambda: sandbox.run_code("pass"), lambda run: "its interpreter has started")
         step(
             "an endless loop, stopped after 1 s", lambda: sandbox.run_code("while True: pass", timeout=1),
             lambda run: run.error.name,
@@ -90,11 +96,11 @@ def misbehave() -> None:
 def overuse(sandbox: Sandbox) -> str:
     """Either the interpreter ends, or the whole sandbox does; the host does not notice."""
     try:
-        run = sandbox.run_code(USE_MEMORY)
-        return f"{run.error.name}: {run.error.value}" if run.error else "nothing happened"
-    except Error:
+        run = sandbox.run_code(USE_MEMORY, timeout=30)
+    except Error as error:
         end = sandbox.info().end
-        return f"{end.code}: {end.message}" if end else "still alive"
+        return f"{end.code}: {end.message}" if end else str(error)
+    return f"{run.error.name}: {run.error.value}" if run.error else "nothing happened"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ trap stop EXIT
 trap 'exit 130' INT TERM
 
 : >"$scratch/ready"
-as_root .venv/bin/skerry up --json --port 0 --data-dir "$scratch/data" >"$scratch/ready" 2>"$scratch/log" </dev/null &
+as_root env SKERRY_SUBNET="${SKERRY_SUBNET:-10.213.0.0/16}" .venv/bin/skerry up --json --port 0 --data-dir "$scratch/data" >"$scratch/ready" 2>"$scratch/log" </dev/null &
 starter=$!
 until grep -q '"api_url"' "$scratch/ready"; do
     kill -0 "$starter" 2>/dev/null || { echo "the server did not start" >&2; exit 1; }
