@@ -11,7 +11,7 @@ from tests.interpreter.rig import Interpreter
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
     """For tests that leave nothing behind but variables of their own."""
-    interpreter = Interpreter(tmp_path_factory.mktemp("interpreter"))
+    interpreter = Interpreter(tmp_path_factory.mktemp("interpreter"), warm=True)
     yield interpreter
     interpreter.close()
 

@@ -35,7 +35,7 @@ mkdir -p "$3/root/opt/skerry/interpreter"
 mount --bind "$2" "$3/root/opt/skerry/interpreter"
 exec chroot --userspec=1000:1000 "$3/root" env -i HOME=/home/user USER=user SHELL=/bin/bash LANG=C.UTF-8 \
     PATH=/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 \
-    sh -c 'cd && exec python3 -u /opt/skerry/interpreter/main.py'
+    sh -c 'cd && exec python3 -u /opt/skerry/interpreter/main.py $0' "$4"
 """
 
 
@@ -90,9 +90,10 @@ class Ran:
 class Interpreter:
     """One running interpreter."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, *, warm: bool = False) -> None:
         self._process = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ENTER, "sh", base_tree(), SOURCES, scratch],
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ENTER, "sh", base_tree(), SOURCES, scratch,
+             "--warm" if warm else ""],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self._count = 0

@@ -51,3 +51,11 @@ def test_a_figure_that_cannot_be_drawn_is_an_error(shared: Interpreter) -> None:
 def test_subprocesses_get_no_backend_of_ours(shared: Interpreter) -> None:
     ran = shared.run("!python3 -c 'import matplotlib.pyplot as p; print(p.get_backend())'")
     assert ran.stdout.strip().lower() == "agg"
+
+
+def test_matplotlib_is_not_loaded_before_it_is_asked_for(fresh: Interpreter) -> None:
+    assert fresh.run("import sys; 'matplotlib' in sys.modules").text == "False"
+    ran = fresh.run("import matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()\nprint('after')")
+    assert ran.order[0] == "result"
+    assert ran.stderr == ""
+    assert ran.shown[0]["image/png"].startswith(PNG)

@@ -25,8 +25,13 @@ from .reports import describe
 from .shell import make_shell
 
 
-def main() -> NoReturn:
-    """Serve until the end of input."""
+def main(*, warm_up: bool) -> NoReturn:
+    """Serve until the end of input.
+
+    Args:
+        warm_up: first load and run all that a program may need: for a sandbox that nobody waits for yet. Otherwise it
+            is loaded when code asks for it.
+    """
     faulthandler.enable(private_descriptor(2))
     interrupts = Interrupts()
     channel = Channel(interrupts)
@@ -34,7 +39,7 @@ def main() -> NoReturn:
     os.dup2(null, 0)
     os.close(null)
     interpreter = Interpreter(interrupts, channel, Capture(channel))
-    interpreter.warm_up()
+    interpreter.prepare(warm_up=warm_up)
     channel.send_plain("ready", language="python", version=platform.python_version())
     with contextlib.suppress(BrokenPipeError):
         for request in channel.requests():
@@ -55,16 +60,18 @@ class Interpreter:
         self._configured = False
         builtins.input = _no_input
         interrupts.install()
-        warm.import_modules()
         self._shell = make_shell(self._show, self._report)
-        self._has_figures = False
-        self._adopt_matplotlib()
+        figures.adopt(self._shell, self._show)
 
-    def warm_up(self) -> None:
-        """Run the warm cells and forget them."""
+    def prepare(self, *, warm_up: bool) -> None:
+        """Run some cells and forget them."""
         self._channel.muted = True
-        warm.run_cells(self._run_cell)
+        if warm_up:
+            warm.import_modules()
+        for cell in warm.CELLS if warm_up else warm.FIRST_CELLS:
+            self._run_cell(cell)
         _reseed("warm")  # loads what it needs, too
+        self._capture.finish()
         self._channel.muted = False
         self._shell.reset(new_session=False)
         self._shell.begin_anew()
@@ -103,7 +110,6 @@ class Interpreter:
         try:
             with self._interrupts.armed():
                 failed = not self._shell.run_cell(code, store_history=True).success
-                self._adopt_matplotlib()
                 figures.show()
         except BaseException as error:  # an interrupt at the last moment; a figure that cannot be drawn
             failed = True
@@ -111,12 +117,6 @@ class Interpreter:
         if os.getpid() != self._pid:
             self._capture.flush()
             os._exit(1 if failed else 0)  # a fork that user code let run to the end of its cell
-
-    def _adopt_matplotlib(self) -> None:
-        """As soon as it is there: it may be installed later."""
-        if not self._has_figures and "matplotlib.pyplot" in sys.modules:
-            figures.use(self._shell, self._show)
-            self._has_figures = True
 
     def _show(self, bundle: Mapping[str, Any], main: bool) -> None:
         self._capture.drain()

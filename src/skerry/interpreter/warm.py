@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable
 
 MODULES = ("numpy", "pandas", "matplotlib.pyplot")
 
+FIRST_CELLS = ("1+1", "print('warm')")
+"""Always: the very first cell of an IPython is slow."""
+
 CELLS = (
-    "1+1",
-    "print('warm')",
+    *FIRST_CELLS,
     "1/0",
     "%time None",
     "import asyncio\nawait asyncio.sleep(0)",
@@ -21,11 +22,7 @@ CELLS = (
 
 
 def import_modules() -> None:
+    """Import MODULES."""
     for name in MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-
-
-def run_cells(run: Callable[[str], None]) -> None:
-    for cell in CELLS:
-        run(cell)

@@ -29,7 +29,7 @@ async def start(agent: Agent, language: str) -> int:
     Raises:
         SandboxStartFailed: it ended or said something that is not its protocol.
     """
-    async with agent.run(INTERPRETERS[language], stdin=True, user="user") as events:
+    async with agent.run((*INTERPRETERS[language], "--warm"), stdin=True, user="user") as events:
         conversation = _Conversation(language, events)
         await conversation.expect("ready")
         await conversation.run(agent, FIRST_CELLS)
