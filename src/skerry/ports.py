@@ -282,6 +282,11 @@ class Driver(Protocol):
         """Called every few seconds: keep its own files small."""
         ...
 
+    def set_idle(self, pid: int, idle: bool) -> None:
+        """A hint: little has happened in the sandbox whose main host process is `pid` for some time, so let it cost
+        less; or something is about to happen. It must go on running, and answer, as before."""
+        ...
+
     async def boot(self, boot: Boot) -> int:
         """Start it; returns the pid of its main host process (its end is the sandbox's end) as soon as that is known,
         without waiting for the agent. Undoes its own half-done work when it fails or is cancelled."""

@@ -140,6 +140,14 @@ async def a_frozen_sandbox_stands_still_and_goes_on(rig: Rig) -> None:
         assert await box.output("echo on") == "on"
 
 
+async def an_idle_sandbox_goes_on_and_answers(rig: Rig) -> None:
+    async with rig.box() as box:
+        for idle in (True, True, False):
+            rig.driver.set_idle(box.pid, idle)
+            assert await box.output("sleep 0.01; echo awake") == "awake"
+    rig.driver.set_idle(box.pid, True)  # it has ended
+
+
 async def a_frozen_sandbox_can_be_destroyed(rig: Rig) -> None:
     async with rig.box() as box:
         rig.cgroups.freeze(box.boot.cgroup)
@@ -233,6 +241,7 @@ CHECKS: tuple[Check, ...] = (
     the_disk_is_limited,
     memory_is_limited,
     a_frozen_sandbox_stands_still_and_goes_on,
+    an_idle_sandbox_goes_on_and_answers,
     a_frozen_sandbox_can_be_destroyed,
     destroy_leaves_nothing_and_may_be_repeated,
     a_failed_boot_says_why_and_leaves_nothing,

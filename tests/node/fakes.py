@@ -268,6 +268,9 @@ class FakeDriver:
     async def version(self) -> str:
         return "1"
 
+    def set_idle(self, pid: int, idle: bool) -> None:
+        self.world.log.append(f"idle {idle}")
+
     async def boot(self, boot: Boot) -> int:
         await self.world.step("boot")
         process = subprocess.Popen(["sleep", "1000"], start_new_session=True)

@@ -301,6 +301,20 @@ async def test_a_kept_sandbox_is_adopted_by_the_next_node_and_the_rest_is_remove
     world.assert_clean()
 
 
+async def test_a_sandbox_that_does_nothing_is_idle_until_its_next_caller(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skerry.node.node._HOUSEKEEPING_S", 0.005)
+    async with make_node(world) as node:
+        await node.provide(placement("a"))
+        with anyio.fail_after(5):
+            while "idle True" not in world.log:
+                await anyio.sleep(0.005)
+        assert "idle False" not in world.log
+        node.agent("a")
+        assert world.log[-1] == "idle False"
+
+
 async def test_parts_without_a_record_are_removed(world: World) -> None:
     world.disks.add("orphan-disk")
     world.groups["orphan-group"] = []

@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from skerry.drivers import launch
+from skerry.drivers import launch, slack
 from skerry.drivers.bundle import oci_config
 from skerry.errors import IsolationUnavailable, SandboxStartFailed
 from skerry.models import Isolation
@@ -145,6 +145,10 @@ class Gvisor:
             with suppress(FileNotFoundError):
                 if log.stat().st_size > _LOG_MAX:
                     os.truncate(log, 0)
+
+    def set_idle(self, pid: int, idle: bool) -> None:
+        """See `ports.Driver.set_idle` and `slack`."""
+        slack.set_slack(pid, slack.RELAXED_NS if idle else slack.PRECISE_NS)
 
     def sandbox_ids(self) -> list[str]:
         """Sandboxes of which anything is left here."""

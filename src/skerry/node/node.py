@@ -27,9 +27,10 @@ from skerry.models import End, EndCode, Isolation, SandboxStats, Template
 from skerry.node import interpreters, reaper
 from skerry.node.builder import Builder, Host, Order
 from skerry.node.gate import BootGate
+from skerry.node.load import BUSY_SHARE, Load
 from skerry.node.pool import Pool, PoolSettings
 from skerry.node.recovery import Recovery
-from skerry.node.refill import BUSY_SHARE, Load, Refill
+from skerry.node.refill import Refill
 from skerry.node.room import check_room
 from skerry.node.supervisor import Supervisor
 from skerry.node.unit import Unit
@@ -151,13 +152,16 @@ class Node:
         units = await self._recovery.recover(frozenset(sandbox_ids), known, self._supervisor.agent_lost)
         for unit in units:
             assert unit.sandbox_id is not None
+            unit.idle = True  # perhaps: its next caller sees to it
             self._units[unit.sandbox_id] = unit
             self._supervisor.watch(unit)
         return [_provided(unit) for unit in units]
 
     def agent(self, sandbox_id: str) -> Agent:
         """See `ports.Engine.agent`."""
-        return self._unit(sandbox_id).require_link()
+        unit = self._unit(sandbox_id)
+        self._set_idle(unit, False)
+        return unit.require_link()
 
     async def set_internet(self, sandbox_id: str, allowed: bool) -> None:
         """See `ports.Engine.set_internet`."""
@@ -351,10 +355,17 @@ class Node:
                 reaper.reap()
                 busy = self._load.measure(self._used(), time.monotonic()) > BUSY_SHARE * _CORES
                 self._gate.limit_background(1 if busy else _CORES)
+                for unit in self._units.values():
+                    self._set_idle(unit, self._load.is_idle(unit.name))
                 for driver in self._host.drivers.values():
                     await driver.tidy()
             except Exception:
                 logger.exception("housekeeping failed")
+
+    def _set_idle(self, unit: Unit, idle: bool) -> None:
+        if unit.idle != idle and unit.record.pid is not None:
+            unit.idle = idle
+            self._host.driver(unit.record.isolation).set_idle(unit.record.pid, idle)
 
     def _used(self) -> Iterator[tuple[str, float]]:
         for unit in self._units.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.abc
@@ -22,32 +22,7 @@ SETTLE_S = 0.1
 """From a claim to the start of the refill for it: the claim's own first calls come then, and go before."""
 SETTLE_EMPTY_S = 0.01
 """The same when the pool is empty and the next claim would have to start cold."""
-BUSY_SHARE = 0.5
-"""Share of the machine's cores that claimed sandboxes may use before pools refill one at a time."""
 _RETRY_MAX_S = 60.0
-
-
-class Load:
-    """How many cores the claimed sandboxes use, from their control groups' counters."""
-
-    def __init__(self) -> None:
-        self._before: dict[str, float] = {}
-        self._at = 0.0
-        self._cores = 0.0
-
-    def measure(self, used_s: Iterable[tuple[str, float]], now: float) -> float:
-        """Cores in use since the last call.
-
-        Args:
-            used_s: of each sandbox, its name and the CPU seconds it has used so far.
-        """
-        after = dict(used_s)
-        elapsed = now - self._at
-        if self._at and elapsed > 0:
-            used = sum(seconds - self._before.get(name, seconds) for name, seconds in after.items())
-            self._cores = max(0.0, used / elapsed)
-        self._before, self._at = after, now
-        return self._cores
 
 
 class Refill:

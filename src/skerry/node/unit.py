@@ -24,6 +24,8 @@ class Unit:
     ending: EndCode | None = None
     """Set once it is to end or has ended: why."""
     ending_message: str = ""
+    idle: bool = False
+    """Its driver was told so."""
     removed: anyio.Event = field(default_factory=anyio.Event)
     """Set when nothing of it is left on this machine."""
     fence: anyio.CancelScope = field(default_factory=anyio.CancelScope)
