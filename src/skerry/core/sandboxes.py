@@ -232,9 +232,12 @@ class Sandboxes:
 
     async def stop(self, *, keep: bool) -> None:
         """The server stops. `keep`: leave them running for the next one."""
+        if keep:
+            return
+        for sandbox_id in list(self._live):  # first, so that none of them competes with what follows
+            await self._engine.destroy(sandbox_id)
         for live in list(self._live.values()):
-            if not keep:
-                await self._end(live, EndCode.SERVER_STOPPED, "the server was stopped")
+            await self._end(live, EndCode.SERVER_STOPPED, "the server was stopped")
 
     async def _end(self, live: Live, code: EndCode, message: str, *, at: datetime | None = None) -> None:
         if self._live.pop(live.id, None) is None:
