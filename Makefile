@@ -6,10 +6,10 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 AGENT_SOURCES := $(shell find agent -name '*.go' ! -name '*_test.go') agent/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-python test-agent test-slow bench check format agent agent-all template doctor clean
+.PHONY: help setup run test test-python test-agent test-slow bench check format agent agent-all template image doctor clean
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z -]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## install what is missing: system packages, .venv, the agent, the base template
 	@bash tools/setup.sh
@@ -53,6 +53,7 @@ agent-all:  ## the agent for amd64 and arm64
 	@bash tools/build-agent.sh amd64 build/agent-amd64
 	@bash tools/build-agent.sh arm64 build/agent-arm64
 
+image: template
 template:  ## the base template, if it is not built yet
 	@$(ROOT) $(PYTHON) -m skerry.host.images build base
 
