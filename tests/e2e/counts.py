@@ -1,26 +1,46 @@
-"""What a sandbox could leave behind on the host, counted."""
+"""What one server's sandboxes could leave behind on the host, counted. Other servers on the machine do not matter."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from skerry.config import Settings
 
-def counts() -> dict[str, int]:
-    """Skerry's processes, control groups, loop devices, network links and run directories on this machine."""
+
+def counts(data_dir: Path) -> dict[str, int]:
+    """Processes, control groups, loop devices, network links and run files of the server with that data directory."""
+    instance = Settings(data_dir=data_dir).instance
     return {
-        "runsc processes": sum(1 for command in _commands() if command.startswith(b"runsc")),
-        "control groups": sum(1 for path in Path("/sys/fs/cgroup").glob("**/skerry/**/") if path.is_dir()),
-        "loop devices": len(list(Path("/sys/block").glob("loop*/loop/backing_file"))),
-        "links": len([link for link in Path("/sys/class/net").iterdir() if link.name.startswith("sk")]),
-        "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
-        "run files": len(list(Path("/run/skerry").glob("*/*"))),
+        "runsc processes": sum(1 for command in _commands() if f"--root=/run/skerry/{instance}/".encode() in command),
+        "control groups": sum(1 for path in _control_groups(instance)),
+        "loop devices": sum(1 for path in _backing_files() if path.startswith(str(data_dir))),
+        "links": sum(1 for link in Path("/sys/class/net").iterdir() if link.name.startswith(f"sk{instance}-")),
+        "run files": len(list(Path(f"/run/skerry/{instance}").glob("sandboxes/*"))),
     }
 
 
-def _commands() -> list[bytes]:
-    commands = []
+NOTHING = {"runsc processes": 0, "control groups": 0, "loop devices": 0, "links": 0, "run files": 0}
+
+
+def _control_groups(instance: str) -> Iterator[Path]:
+    for hierarchy in Path("/sys/fs/cgroup").iterdir():
+        for root in (hierarchy / "skerry" / instance, hierarchy.parent / "skerry" / instance):
+            if root.is_dir():
+                yield from (path for path in root.iterdir() if path.is_dir())
+                yield root
+
+
+def _backing_files() -> Iterator[str]:
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            yield file.read_text().strip()
+        except OSError:
+            continue  # freed meanwhile
+
+
+def _commands() -> Iterator[bytes]:
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
-                commands.append((process / "cmdline").read_bytes().split(b"\0")[0].rsplit(b"/", 1)[-1])
+                yield (process / "cmdline").read_bytes()
             except OSError:
                 continue
-    return commands

@@ -69,6 +69,7 @@ def test_ctrl_c_cancels_and_destroys(cli: Cli, server: Server) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "skerry", "run", "-c", "print('started')\nimport time\ntime.sleep(600)"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env=cli.environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == b"started\n"

@@ -136,11 +136,13 @@ class Connection(asyncio.BufferedProtocol):
         elif kind is Kind.END:
             channel.take_end()
         elif kind is Kind.RESULT:
+            answer = parse_json(payload)  # before the channel is forgotten: a violation must reach its reader
             del self._channels[number]
-            channel.close(parse_json(payload), None)
+            channel.close(answer, None)
         elif kind is Kind.ERROR:
+            failure = decode.error(parse_json(payload))
             del self._channels[number]
-            channel.close(None, decode.error(parse_json(payload)))
+            channel.close(None, failure)
         else:
             raise AgentViolation(f"the agent sent {kind.name} in the middle of the conversation")
 
