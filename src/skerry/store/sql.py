@@ -262,7 +262,7 @@ def _encode_cursor(number: int) -> str:
 
 def _decode_cursor(cursor: str) -> int:
     try:
-        return int(base64.urlsafe_b64decode(cursor.encode()).decode())
+        return int(base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode())
     except ValueError:
         raise InvalidRequest(
             "cannot continue a list: the cursor is none that this server gave", cursor=cursor

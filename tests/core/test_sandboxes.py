@@ -1,0 +1,272 @@
+"""Sandboxes from their request to their end, on an engine that only says it provides them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from skerry.core import Core
+from skerry.errors import HostFull, SandboxNotFound, SandboxNotRunning, TemplateNotFound, Unauthenticated
+from skerry.models import (
+    End,
+    EndCode,
+    KeySpec,
+    Limits,
+    SandboxSpec,
+    SandboxState,
+    SandboxStats,
+    SandboxUpdate,
+    Template,
+)
+from skerry.ports import Death, Placement, Provided
+from skerry.store.sql import SqlStore
+
+pytestmark = pytest.mark.anyio
+
+
+class Engine:
+    """Provides names, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, Placement | None] = {}
+        self.internet: dict[str, bool] = {}
+        self.fails: Exception | None = None
+        self.delay_s = 0.0
+        self.survivors: list[str] = []
+        self._send, self._receive = anyio.create_memory_object_stream[Death](100)
+
+    async def provide(self, placement: Placement) -> Provided:
+        await anyio.sleep(self.delay_s)
+        if self.fails:
+            raise self.fails
+        self.running[placement.sandbox_id] = placement
+        return Provided(placement.sandbox_id, None, "pool", {})  # type: ignore[arg-type]
+
+    async def adopt(self, sandbox_ids: Sequence[str]) -> Sequence[Provided]:
+        found = [name for name in sandbox_ids if name in self.survivors]
+        self.running = dict.fromkeys(found)
+        return [Provided(name, None, "pool", {}) for name in found]  # type: ignore[arg-type]
+
+    def agent(self, sandbox_id: str) -> Any:
+        return None
+
+    async def set_internet(self, sandbox_id: str, allowed: bool) -> None:
+        self.internet[sandbox_id] = allowed
+
+    async def stats(self, sandbox_id: str) -> SandboxStats:
+        return SandboxStats(cpu_used_s=0, memory_used_mib=0, disk_used_mib=0, pids=0, oom_kills=0)
+
+    async def destroy(self, sandbox_id: str) -> None:
+        self.running.pop(sandbox_id, None)
+
+    async def deaths(self) -> AsyncIterator[Death]:
+        async for death in self._receive:
+            yield death
+
+    async def die(self, sandbox_id: str, code: EndCode) -> None:
+        await self._send.send(Death(sandbox_id, End(code=code, message="it died", at=datetime.now(UTC))))
+
+    def close(self) -> None:
+        self._send.close()
+        self._receive.close()
+
+
+class Templates:
+    def templates(self) -> list[Template]:
+        return [self.template("base")]
+
+    def template(self, name: str) -> Template:
+        if name != "base":
+            raise TemplateNotFound(f"no template {name}")
+        limits = Limits(cpu=1, memory_mib=512, disk_mib=100, pids=64)
+        return Template(
+            name=name, image="sha256:x", limits=limits, languages=["python"], size_mib=1, built_at=datetime.now(UTC)
+        )
+
+    async def build(self, name: str) -> AsyncIterator[str]:
+        yield "built"
+
+
+@asynccontextmanager
+async def core_on(path: Path, engine: Engine) -> AsyncIterator[Core]:
+    store = SqlStore(path / "db")
+    core = Core(engine, store, Templates())
+    async with anyio.create_task_group() as group:
+        await core.start(group)
+        yield core
+        group.cancel_scope.cancel()
+    await store.aclose()
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = Engine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+async def core(tmp_path: Path, engine: Engine) -> AsyncIterator[Core]:
+    async with core_on(tmp_path, engine) as core:
+        yield core
+
+
+async def until(look) -> Any:
+    with anyio.fail_after(5):
+        while not (answer := await look()):
+            await anyio.sleep(0.01)
+    return answer
+
+
+async def test_limits_come_from_the_request_then_from_the_template(core: Core, engine: Engine) -> None:
+    sandbox = await core.sandboxes.create("t", SandboxSpec(cpu=2.5, env={"A": "b"}))
+    assert sandbox.limits == Limits(cpu=2.5, memory_mib=512, disk_mib=100, pids=64)
+    assert engine.running[sandbox.id].env == {"A": "b"}
+    with pytest.raises(TemplateNotFound):
+        await core.sandboxes.create("t", SandboxSpec(template="other"))
+
+
+async def test_a_tenants_sandboxes_are_its_own(core: Core) -> None:
+    sandbox = await core.sandboxes.create("t", SandboxSpec())
+    for call in (
+        lambda: core.sandboxes.get("other", sandbox.id),
+        lambda: core.sandboxes.destroy("other", sandbox.id),
+        lambda: core.sandboxes.stats("other", sandbox.id),
+        lambda: core.sandboxes.update("other", sandbox.id, SandboxUpdate(metadata={})),
+        lambda: core.files.stat("other", sandbox.id, "/", user="user"),
+    ):
+        with pytest.raises(SandboxNotFound):
+            await call()
+    assert (await core.sandboxes.page("other")).items == []
+    assert (await core.sandboxes.get("t", sandbox.id)).state is SandboxState.RUNNING
+
+
+async def test_a_timeout_ends_it_and_is_told(core: Core, engine: Engine) -> None:
+    sandbox = await core.sandboxes.create("t", SandboxSpec(timeout_s=0.1))
+    end = await until(lambda: _end(core, sandbox.id))
+    assert end.code is EndCode.TIMEOUT
+    assert engine.running == {}
+    assert [event.type for event in await core.events.list("t", sandbox.id)] == ["sandbox.running", "sandbox.destroyed"]
+    with pytest.raises(SandboxNotRunning) as caught:
+        await core.sandboxes.stats("t", sandbox.id)
+    assert caught.value.details["end"]["code"] == "timeout"
+
+
+async def _end(core: Core, sandbox_id: str) -> End | None:
+    return (await core.sandboxes.get("t", sandbox_id)).end
+
+
+async def test_use_postpones_the_idle_timeout(core: Core) -> None:
+    sandbox = await core.sandboxes.create("t", SandboxSpec(idle_timeout_s=0.2))
+    async with core.sandboxes.use("t", sandbox.id):
+        await anyio.sleep(0.4)
+    assert await _end(core, sandbox.id) is None
+    assert (await until(lambda: _end(core, sandbox.id))).code is EndCode.IDLE_TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [
+        (EndCode.CRASHED, SandboxState.FAILED),
+        (EndCode.OUT_OF_MEMORY, SandboxState.FAILED),
+        (EndCode.AGENT_VIOLATION, SandboxState.FAILED),
+    ],
+)
+async def test_a_death_is_recorded(core: Core, engine: Engine, code: EndCode, state: SandboxState) -> None:
+    sandbox = await core.sandboxes.create("t", SandboxSpec())
+    await engine.die(sandbox.id, code)
+    assert (await until(lambda: _end(core, sandbox.id))).code is code
+    assert (await core.sandboxes.get("t", sandbox.id)).state is state
+
+
+async def test_what_could_not_start_is_kept_with_its_reason(core: Core, engine: Engine) -> None:
+    engine.fails = HostFull("no room")
+    with pytest.raises(HostFull):
+        await core.sandboxes.create("t", SandboxSpec(), "key")
+    [failed] = (await core.sandboxes.page("t", states=[SandboxState.FAILED])).items
+    assert failed.end is not None
+    assert "no room" in failed.end.message
+    engine.fails = None
+    assert (await core.sandboxes.create("t", SandboxSpec(), "key")).state is SandboxState.RUNNING, (
+        "the key is free again"
+    )
+
+
+async def test_one_key_at_once_makes_one_sandbox(core: Core, engine: Engine) -> None:
+    engine.delay_s = 0.05
+    made: list[str] = []
+
+    async def create() -> None:
+        made.append((await core.sandboxes.create("t", SandboxSpec(), "same")).id)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(create)
+    assert len(set(made)) == 1
+    assert len(engine.running) == 1
+
+
+async def test_a_caller_who_leaves_while_it_is_made_leaves_nothing(core: Core, engine: Engine) -> None:
+    engine.delay_s = 60
+    with anyio.move_on_after(0.05):
+        await core.sandboxes.create("t", SandboxSpec())
+    assert engine.running == {}
+    [failed] = (await core.sandboxes.page("t", states=[SandboxState.FAILED])).items
+    assert failed.end is not None
+
+
+async def test_changes(core: Core, engine: Engine) -> None:
+    sandbox = await core.sandboxes.create("t", SandboxSpec(timeout_s=100))
+    changed = await core.sandboxes.update("t", sandbox.id, SandboxUpdate(internet=False, metadata={"a": "b"}))
+    assert (changed.internet, changed.metadata, changed.expires_at) == (False, {"a": "b"}, sandbox.expires_at)
+    assert engine.internet == {sandbox.id: False}
+    assert (await core.sandboxes.update("t", sandbox.id, SandboxUpdate(timeout_s=None))).expires_at is None
+
+
+async def test_destroying_twice_is_once(core: Core) -> None:
+    sandbox = await core.sandboxes.create("t", SandboxSpec())
+    await core.sandboxes.destroy("t", sandbox.id)
+    await core.sandboxes.destroy("t", sandbox.id)
+    assert len(await core.events.list("t", sandbox.id)) == 2
+    with pytest.raises(SandboxNotFound):
+        await core.sandboxes.destroy("t", "sbnone")
+
+
+async def test_a_restart_takes_over_what_lives_and_tells_of_the_rest(tmp_path: Path, engine: Engine) -> None:
+    async with core_on(tmp_path, engine) as core:
+        kept = await core.sandboxes.create("t", SandboxSpec(timeout_s=None))
+        lost = await core.sandboxes.create("t", SandboxSpec())
+        over = await core.sandboxes.create("t", SandboxSpec(timeout_s=0.2))
+    engine.survivors = [kept.id, over.id]
+    await anyio.sleep(0.3)
+    async with core_on(tmp_path, engine) as core:
+        assert (await core.sandboxes.get("t", kept.id)).state is SandboxState.RUNNING
+        assert (await core.sandboxes.get("t", lost.id)).end.code is EndCode.NODE_LOST
+        end = await until(lambda: _end(core, over.id))
+        assert end.code is EndCode.TIMEOUT, "its time went on"
+
+
+async def test_keys(core: Core) -> None:
+    key = await core.keys.create("t", KeySpec(name="n"))
+    assert await core.keys.authenticate(key.secret) == "t"
+    assert key.secret.startswith(key.prefix)
+    await core.keys.revoke("t", key.id)
+    for secret in (key.secret, "sk_wrong", "", None):
+        with pytest.raises(Unauthenticated):
+            await core.keys.authenticate(secret)
+
+
+async def test_followers_hear_what_happens(core: Core) -> None:
+    past = await core.sandboxes.create("t", SandboxSpec())
+    async with core.events.follow("t") as events:
+        assert (await anext(events)).sandbox_id == past.id
+        await core.sandboxes.create("other", SandboxSpec())
+        new = await core.sandboxes.create("t", SandboxSpec())
+        with anyio.fail_after(5):
+            assert (await anext(events)).sandbox_id == new.id
