@@ -11,6 +11,7 @@ import logging
 import secrets
 import socket
 from contextlib import suppress
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import cast
@@ -23,6 +24,7 @@ MAX_UNDER_WAY = 2048
 MAX_PER_SANDBOX = 64
 MAX_CONNECTIONS = 128
 _TIMEOUT_S = 5.0
+_CONNECT_TIMEOUT_S = 2.0
 _HEADER = 12
 _IP_FREEBIND = 15
 
@@ -67,7 +69,9 @@ class Forwarder:
         self._server = await asyncio.start_server(self._relay, sock=tcp)
         for address in self._resolvers:
             try:
-                _, protocol = await loop.create_datagram_endpoint(lambda: _Upstream(self), remote_addr=(address, 53))
+                _, protocol = await loop.create_datagram_endpoint(
+                    partial(_Upstream, self, address), remote_addr=(address, 53)
+                )
             except OSError as error:
                 logger.warning("cannot use name server %s: %s", address, error)
             else:
@@ -111,10 +115,10 @@ class Forwarder:
             writer.close()
 
     async def _relay_messages(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._resolvers:
+        connection = await self._connect()
+        if connection is None:
             return
-        with anyio.fail_after(_TIMEOUT_S):
-            up_reader, up_writer = await asyncio.open_connection(self._resolvers[0], 53)
+        up_reader, up_writer = connection
         try:
             for _ in range(16):
                 for source, target in ((reader, up_writer), (up_reader, writer)):
@@ -124,6 +128,13 @@ class Forwarder:
                         await target.drain()
         finally:
             up_writer.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection to the first resolver that takes one: many speak UDP only. None when there is none."""
+        for upstream in list(self._upstream):
+            with suppress(OSError, TimeoutError), anyio.fail_after(_CONNECT_TIMEOUT_S):
+                return await asyncio.open_connection(upstream.address, 53)
+        return None
 
 
 class _Downstream(asyncio.DatagramProtocol):
@@ -137,8 +148,9 @@ class _Downstream(asyncio.DatagramProtocol):
 class _Upstream(asyncio.DatagramProtocol):
     """One resolver. Queries get random ids of ours, so that sandboxes cannot guess each other's."""
 
-    def __init__(self, forwarder: Forwarder) -> None:
+    def __init__(self, forwarder: Forwarder, address: str) -> None:
         self._forwarder = forwarder
+        self.address = address
         self._transport: asyncio.DatagramTransport | None = None
         self._under_way: dict[int, tuple[bytes, _Client, asyncio.TimerHandle]] = {}
         self._by_sandbox: dict[str, int] = {}
