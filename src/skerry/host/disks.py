@@ -61,7 +61,10 @@ class Disks:
         Raises:
             HostFull: the data directory has no room.
             SandboxStartFailed: the kernel refused; nothing is left behind.
+                Or the name is taken: that disk is not touched.
         """
+        if self.image_path(name).exists():
+            raise SandboxStartFailed(f"cannot make a disk: there is one named {name}")
         try:
             blank = source or await self._formatted(size_mib)
             return await anyio.to_thread.run_sync(self._create, name, lower, blank)
@@ -148,11 +151,13 @@ def _format(path: Path, size_mib: int) -> None:
             ["mkfs.ext4", "-q", "-F", "-b", str(_EXT4_BLOCK), "-N", str(inodes), "-m", "0", "-O", "^has_journal",
              "-E", "lazy_itable_init=1,root_owner=0:0,nodiscard", "--", str(new)],
             check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60,
-            env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"},
+            env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin", "LC_ALL": "C"},
         )  # fmt: skip
         new.rename(path)
     except subprocess.CalledProcessError as error:
-        raise OSError(errno.EIO, error.stderr.decode(errors="replace").strip()) from error
+        said = error.stderr.decode(errors="replace").strip()
+        full = os.strerror(errno.ENOSPC) in said  # mkfs exits alike for every reason
+        raise OSError(errno.ENOSPC if full else errno.EIO, said) from error
     finally:
         new.unlink(missing_ok=True)
 
