@@ -88,7 +88,8 @@ class Network:
         self._maker_host: Netlink | None = None
         self._maker = ThreadPoolExecutor(1, "namespaces")
         self._ready: deque[Slot] = deque()
-        self._making = 0
+        self._pending: set[asyncio.Future[Slot]] = set()
+        self._stopping = False
         self._descriptors: dict[int, int] = {}
         self._used: set[int] = set()
         self.resolv_conf = f"nameserver {self._gateway}\noptions timeout:3 attempts:3\n"
@@ -115,7 +116,7 @@ class Network:
 
     async def stop(self, *, keep: bool = False) -> None:
         """Give everything back. `keep`: leave rules and links of sandboxes that go on without this server."""
-        self._making = _PREPARED  # no further refills
+        self._stopping = True  # no further refills
         await asyncio.get_running_loop().run_in_executor(None, self._maker.shutdown)
         while self._ready:
             await self.release(self._ready.popleft())
@@ -137,24 +138,22 @@ class Network:
             HostFull: every address of the subnet is in use.
             SandboxStartFailed: the kernel refused.
         """
-        if self._ready:
-            slot = self._ready.popleft()
-        else:
-            future = asyncio.wrap_future(self._maker.submit(self._make, self._reserve()))
-            try:
-                slot = await asyncio.shield(future)
-                self._connect(slot)
-            except asyncio.CancelledError:
-                self._making += 1
-                future.add_done_callback(self._made)
-                raise
-            except OSError as error:
-                raise SandboxStartFailed(f"cannot make a network namespace: {error.strerror or error}") from error
+        slot = None
+        while slot is None:
+            if self._ready:
+                slot = self._ready.popleft()
+            elif (index := self._reserve_or_pending()) is not None:
+                slot = await self._make_now(index)
+            else:  # the last addresses are about to be ready
+                await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED)
         self._refill()
         return slot
 
     async def release(self, slot: Slot) -> None:
         """Remove a sandbox's link; its namespace ends with its last process."""
+        self._discard(slot)
+
+    def _discard(self, slot: Slot) -> None:
         self._netlink.delete_link(self._name(slot.index))
         if (descriptor := self._descriptors.pop(slot.index, None)) is not None:
             os.close(descriptor)
@@ -203,24 +202,55 @@ class Network:
             limit=self._subnet.num_addresses - 3, current=len(self._used),
         )  # fmt: skip
 
+    def _reserve_or_pending(self) -> int | None:
+        """A free address; None when one that is being prepared is to be waited for. Raises HostFull."""
+        try:
+            return self._reserve()
+        except HostFull:
+            if not self._pending:
+                raise
+            return None
+
+    async def _make_now(self, index: int) -> Slot:
+        future = asyncio.wrap_future(self._maker.submit(self._make, index))
+        try:
+            slot = await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self._prepare(future)  # for somebody else
+            raise
+        except OSError as error:
+            raise SandboxStartFailed(f"cannot make a network namespace: {error.strerror or error}") from error
+        try:
+            self._connect(slot)
+        except OSError as error:
+            self._discard(slot)
+            raise SandboxStartFailed(f"cannot connect a network namespace: {error.strerror or error}") from error
+        return slot
+
     def _refill(self) -> None:
         """Have namespaces made until enough are ready."""
-        while len(self._ready) + self._making < _PREPARED:
+        while not self._stopping and len(self._ready) + len(self._pending) < _PREPARED:
             try:
                 index = self._reserve()
             except HostFull:
                 return  # who needs one is told
-            self._making += 1
-            future = asyncio.wrap_future(self._maker.submit(self._make, index))
-            future.add_done_callback(self._made)
+            self._prepare(asyncio.wrap_future(self._maker.submit(self._make, index)))
+
+    def _prepare(self, future: asyncio.Future[Slot]) -> None:
+        """What it makes goes to those that are ready."""
+        self._pending.add(future)
+        future.add_done_callback(self._made)
 
     def _made(self, future: asyncio.Future[Slot]) -> None:
-        self._making -= 1
+        self._pending.discard(future)
+        slot: Slot | None = None
         try:
             slot = future.result()
             self._connect(slot)
         except OSError as error:
             logger.warning("cannot prepare a network namespace: %s", error)
+            if slot is not None:
+                self._discard(slot)
         else:
             self._ready.append(slot)
 
