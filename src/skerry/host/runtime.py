@@ -58,4 +58,9 @@ def _copy(files: dict[str, Path], target: Path) -> None:
             (new / name).chmod(0o755 if name == "agent" else 0o644)
         for path in (new, *(path for path in new.rglob("*") if path.is_dir())):
             path.chmod(0o755)
-        os.rename(new, target)
+        try:
+            os.rename(new, target)
+        except OSError:
+            if not target.is_dir():
+                raise
+            # Another server was first: what is named by its content is the same.
