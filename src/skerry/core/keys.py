@@ -22,6 +22,8 @@ class Keys:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[bytes, KeyRecord] = {}
+        self._revoked: set[str] = set()
+        """Revoked by this server: a look-up that was under way meanwhile has read the key as it was before."""
         self._touched: dict[str, float] = {}
 
     async def create(self, tenant_id: str, spec: KeySpec) -> NewKey:
@@ -42,6 +44,7 @@ class Keys:
         """From now on the key opens nothing. Raises NotFound."""
         if not await self._store.revoke_key(tenant_id, key_id, datetime.now(UTC)):
             raise NotFound(f"cannot revoke key {key_id}: there is none with that id, or it is revoked", key_id=key_id)
+        self._revoked.add(key_id)
         self._known = {hash: record for hash, record in self._known.items() if record.key.id != key_id}
 
     async def authenticate(self, secret: str | None) -> str:
@@ -53,7 +56,7 @@ class Keys:
         if secret:
             hash = _hash(secret)
             record = self._known.get(hash) or await self._store.key_by_hash(hash)
-            if record is not None and record.key.revoked_at is None:
+            if record is not None and record.key.revoked_at is None and record.key.id not in self._revoked:
                 self._known[hash] = record
                 await self._touch(record.key.id)
                 return record.tenant_id
@@ -69,4 +72,4 @@ class Keys:
 
 
 def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+    return hashlib.sha256(secret.encode(errors="replace")).digest()
