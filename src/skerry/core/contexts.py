@@ -249,10 +249,13 @@ class Contexts:
         pid, reading = state.pid, _Reading(state)
         lost: Error | None = None
         try:
-            for _ in range(_REATTACH):
+            failures = 0
+            while failures < _REATTACH:
+                reading.attached = False
                 lost = await self._follow(pid, agent, reading)
                 if lost is None or state.live.ended.is_set():
                     break
+                failures = 1 if reading.attached else failures + 1
         finally:
             state.reading = False
             state.gone.set()
@@ -362,6 +365,8 @@ class _Reading:
         """Offsets up to which the output was read; None: nothing yet."""
         self.end: str | None = None
         self.ended = False
+        self.attached = False
+        """The present connection has followed it."""
 
     @property
     def last_words(self) -> str:
@@ -370,6 +375,7 @@ class _Reading:
     async def take(self, event: Started | Output | Exit) -> None:
         """Raises Nonsense."""
         if isinstance(event, Started):
+            self.attached = True
             self._state.attached.set()
         elif isinstance(event, Exit):
             self.ended = True
