@@ -62,6 +62,7 @@ async def test_a_terminal_and_its_size(link: Link) -> None:
 async def test_attaching_from_an_offset(link: Link) -> None:
     async with link.run(["/bin/sh", "-c", "printf 0123456789; sleep 0.3; printf end"], user="root") as events:
         pid = (await anext(events)).process.pid
+        assert (await anext(events)).data == b"0123456789", "an offset is of what was there already"
     async with link.attach(pid, stdout_offset=4) as events:
         await anext(events)
         first = await anext(events)
