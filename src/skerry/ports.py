@@ -278,6 +278,10 @@ class Driver(Protocol):
         """Of the technology: checkpoints of one version are not restored by another."""
         ...
 
+    def traits(self) -> str:
+        """What else a checkpoint depends on: it is restored only where this is the same text as where it was made."""
+        ...
+
     async def tidy(self) -> None:
         """Called every few seconds: keep its own files small."""
         ...

@@ -271,6 +271,9 @@ class FakeDriver:
     def set_idle(self, pid: int, idle: bool) -> None:
         self.world.log.append(f"idle {idle}")
 
+    def traits(self) -> str:
+        return "traits"
+
     async def boot(self, boot: Boot) -> int:
         await self.world.step("boot")
         process = subprocess.Popen(["sleep", "1000"], start_new_session=True)

@@ -7,7 +7,6 @@ limits of running processes, and takes both out of the bounding set of everythin
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from skerry.ports import Boot
@@ -41,9 +40,6 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
 OPEN_FILES = 65_536
 """RLIMIT_NOFILE inside; what the sentry may open on the host is bounded by the server's own limit."""
 
-_CPU_PERIOD_US = 100_000
-_MIB = 1024 * 1024
-
 
 def oci_config(boot: Boot) -> dict[str, Any]:
     """The content of `config.json` for one sandbox. The environment holds PATH only: nothing of the host's."""
@@ -63,12 +59,8 @@ def oci_config(boot: Boot) -> dict[str, Any]:
             ],
             "maskedPaths": list(MASKED_PATHS),
             "readonlyPaths": list(READONLY_PATHS),
-            # Enforced by the node's control groups; here they only tell the guest how many CPUs and how much memory to
-            # show, so that programs size their thread pools by it.
-            "resources": {
-                "cpu": {"period": _CPU_PERIOD_US, "quota": math.ceil(boot.limits.cpu) * _CPU_PERIOD_US},
-                "memory": {"limit": boot.limits.memory_mib * _MIB},
-            },
+            # No resources: the node's control groups enforce them, and runsc, told to leave control groups alone, does
+            # not tell the guest of them either. /proc shows the host's CPUs and memory inside.
         },
     }
 

@@ -20,7 +20,7 @@ import anyio.to_thread
 from skerry.drivers import launch, slack
 from skerry.drivers.bundle import oci_config
 from skerry.errors import IsolationUnavailable, SandboxStartFailed
-from skerry.models import Isolation
+from skerry.models import Isolation, Limits
 from skerry.ports import Boot
 
 MINIMUM_VERSION = 20240729
@@ -83,6 +83,12 @@ class Gvisor:
             found = version[0] if version else text.strip()[:200] or "a program that does not tell its version"
             raise IsolationUnavailable(f"cannot use gVisor: {program} is {found}; {_INSTALL_HINT}", found=found)
         return version[0]
+
+    def traits(self) -> str:
+        """See `ports.Driver.traits`: how a sandbox is set up, and what its programs were told of the processor."""
+        limits = Limits(cpu=1, memory_mib=1, disk_mib=1, pids=1)
+        boot = Boot("", Path(), "", "", Path(), Path(), limits, "")
+        return json.dumps([_FLAGS, oci_config(boot), _processor()])
 
     async def boot(self, boot: Boot) -> int:
         """See `ports.Driver.boot`.
@@ -185,6 +191,12 @@ def parse_version(text: str) -> tuple[str, int] | None:
     """The version in the output of `runsc --version`, whole and as its date (20240729); None when there is none."""
     found = re.search(r"runsc version (\S*?(\d{8})\S*)", text)
     return (found[1], int(found[2])) if found else None
+
+
+def _processor() -> list[str]:
+    """Model and features of the first processor, as the host's kernel tells them."""
+    first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+    return [line for line in first if line.startswith(("model name", "flags", "Features", "CPU part"))]
 
 
 def _is_runsc(pid: int, sandbox_id: str) -> bool:

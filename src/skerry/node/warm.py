@@ -25,6 +25,7 @@ from skerry.models import Isolation, Template
 from skerry.node import interpreters
 from skerry.node.builder import Builder, Host, Order, WarmImage
 from skerry.node.unit import Unit
+from skerry.ports import INTERPRETERS
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class WarmImages:
                     shutil.rmtree(other, ignore_errors=True)
 
     async def suspect(self, template: Template, isolation: Isolation) -> None:
-        """A restore from it failed. After SUSPICIONS_MAX failures without a success between it is thrown away, and made
+        """A restore from it failed. After SUSPICIONS_MAX failures it is thrown away, and made
         again by the next refill."""
         key = await self._key(template, isolation)
         self._suspicions[key] = self._suspicions.get(key, 0) + 1
@@ -142,9 +143,10 @@ class WarmImages:
     async def _make_key(self, template: Template, isolation: Isolation) -> str:
         if self._runtime_digest is None:
             self._runtime_digest = await anyio.to_thread.run_sync(tree_digest, self._host.runtime_directory)
-        version = await self._host.driver(isolation).version()
+        driver = self._host.driver(isolation)
         parts = [
-            _FORMAT, isolation, version, self._runtime_digest, template.image, template.limits.model_dump(),
+            _FORMAT, isolation, await driver.version(), driver.traits(), dict(INTERPRETERS),
+            self._runtime_digest, template.image, template.limits.model_dump(),
             sorted(template.languages), interpreters.FIRST_CELLS, self._host.network.resolv_conf,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
