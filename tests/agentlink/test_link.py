@@ -133,7 +133,10 @@ async def test_a_write_that_breaks_off_changes_nothing(link: Link, tmp_path: Pat
         await link.write_file(str(tmp_path / "f"), breaking(), user="root")
     await link.ping()
     assert (tmp_path / "f").read_text() == "old"
-    assert sorted(path.name for path in tmp_path.iterdir() if "f" in path.name) == ["f"]
+    with anyio.fail_after(5):  # the agent cleans up after the cancellation, for which nobody waits
+        while list(tmp_path.glob(".skerry-*")):
+            await anyio.sleep(0.01)
+    assert (tmp_path / "f").read_text() == "old"
 
 
 async def test_watching(link: Link, tmp_path: Path) -> None:
