@@ -86,7 +86,11 @@ def test_groups_made_inside_are_removed_too(groups: ControlGroups) -> None:
 
 def test_use_is_counted(groups: ControlGroups, started: list[subprocess.Popen[bytes]]) -> None:
     groups.create("a", LIMITS)
-    process = enter(groups.entry_files("a"), "sum(range(3_000_000)); print('done', flush=True); import time; time.sleep(60)", started)
+    process = enter(
+        groups.entry_files("a"),
+        "sum(range(3_000_000)); print('done', flush=True); import time; time.sleep(60)",
+        started,
+    )
     assert process.stdout is not None
     process.stdout.readline()
     usage = groups.usage("a")
