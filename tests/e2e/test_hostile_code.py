@@ -38,18 +38,21 @@ def test_a_fork_bomb_meets_the_process_limit_and_nothing_else(sandbox: Sandbox, 
     assert sandbox.files.list("/home") != [], "the agent still answers"
 
 
-def test_a_memory_bomb_is_reported_as_out_of_memory(sandbox: Sandbox, neighbour: Sandbox) -> None:
-    code = "blocks = []\nwhile True: blocks.append(bytearray(16 << 20))"
+EATER = "blocks = []\nwhile True: blocks.append(bytearray(16 << 20))"
+
+
+@pytest.mark.parametrize("how", ["exec", "run_code"])
+def test_a_memory_bomb_ends_its_sandbox_and_is_called_so(sandbox: Sandbox, neighbour: Sandbox, how: str) -> None:
     try:
-        ended = sandbox.exec(["python3", "-c", code], timeout=90)
-    except (SandboxLost, SandboxNotRunning):
-        end = eventually(lambda: sandbox.info().end)
-        assert end.code is EndCode.OUT_OF_MEMORY
-        assert "512 MiB" in end.message
-    else:
-        assert ended.returncode != 0
-        assert ended.reason == "out_of_memory"
-        assert sandbox.exec(["echo", "alive"]).stdout == "alive\n"
+        if how == "exec":
+            assert sandbox.exec(["python3", "-c", EATER], timeout=90).reason == "out_of_memory"
+        else:
+            assert "memory" in sandbox.run_code(EATER, timeout=90).error.value
+    except (SandboxLost, SandboxNotRunning) as error:
+        assert "512 MiB" in error.message
+    end = eventually(lambda: sandbox.info().end)
+    assert end.code is EndCode.OUT_OF_MEMORY
+    assert "512 MiB" in end.message
 
 
 def test_a_full_disk_is_an_error_of_the_program_and_can_be_mended(sandbox: Sandbox, neighbour: Sandbox) -> None:

@@ -276,6 +276,9 @@ class _V2:
     def set_limits(self, path: str, limits: Limits) -> None:
         directory = self._mount / path
         _write(directory / "memory.max", str((limits.memory_mib + MEMORY_OVERHEAD_MIB) * _MIB))
+        if (directory / "memory.oom.group").exists():
+            # A sandbox of which a part was taken away is of no use: all of it goes, at once.
+            _write(directory / "memory.oom.group", "1")
         if (directory / "memory.swap.max").exists():
             _write(directory / "memory.swap.max", "0")
         _write(directory / "cpu.max", f"{int(limits.cpu * _PERIOD_US)} {_PERIOD_US}")

@@ -357,10 +357,17 @@ class Node:
                 self._gate.limit_background(1 if busy else _CORES)
                 for unit in self._units.values():
                     self._set_idle(unit, self._load.is_idle(unit.name))
+                    if self._starved(unit):
+                        self._supervisor.out_of_memory(unit)
                 for driver in self._host.drivers.values():
                     await driver.tidy()
             except Exception:
                 logger.exception("housekeeping failed")
+
+    def _starved(self, unit: Unit) -> bool:
+        with suppress(OSError):
+            return self._host.cgroups.usage(unit.name).oom_kills > 0
+        return False
 
     def _set_idle(self, unit: Unit, idle: bool) -> None:
         if unit.idle != idle and unit.record.pid is not None:

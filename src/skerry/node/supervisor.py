@@ -61,6 +61,15 @@ class Supervisor:
         except OSError:
             logger.exception("cannot kill sandbox %s", unit.name)
 
+    def out_of_memory(self, unit: Unit) -> None:
+        """The kernel has taken memory from a part of it. Ends it: gVisor may wait for that part for ever, and neither
+        the caller nor we can tell."""
+        unit.ending = unit.ending or EndCode.OUT_OF_MEMORY
+        try:
+            self._cgroups.kill(unit.name)
+        except OSError:
+            logger.exception("cannot kill sandbox %s", unit.name)
+
     async def _watch(self, unit: Unit) -> None:
         with unit.fence:
             try:
