@@ -2,6 +2,7 @@
 the limit holds, the sandbox says what happened, and the sandbox next door does not notice."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -43,13 +44,11 @@ EATER = "blocks = []\nwhile True: blocks.append(bytearray(16 << 20))"
 
 @pytest.mark.parametrize("how", ["exec", "run_code"])
 def test_a_memory_bomb_ends_its_sandbox_and_is_called_so(sandbox: Sandbox, neighbour: Sandbox, how: str) -> None:
-    try:
+    with suppress(SandboxLost, SandboxNotRunning):  # its end may come before the answer
         if how == "exec":
             assert sandbox.exec(["python3", "-c", EATER], timeout=90).reason == "out_of_memory"
         else:
             assert "memory" in sandbox.run_code(EATER, timeout=90).error.value
-    except (SandboxLost, SandboxNotRunning) as error:
-        assert "512 MiB" in error.message
     end = eventually(lambda: sandbox.info().end)
     assert end.code is EndCode.OUT_OF_MEMORY
     assert "512 MiB" in end.message
