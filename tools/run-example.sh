@@ -22,7 +22,8 @@ trap stop EXIT
 trap 'exit 130' INT TERM
 
 : >"$scratch/ready"
-as_root env SKERRY_SUBNET="${SKERRY_SUBNET:-10.213.0.0/16}" .venv/bin/skerry up --json --port 0 --data-dir "$scratch/data" >"$scratch/ready" 2>"$scratch/log" </dev/null &
+# A session of its own: Ctrl-C reaches this script only, which then stops the server once, in its own way.
+as_root env SKERRY_SUBNET="${SKERRY_SUBNET:-10.213.0.0/16}" setsid .venv/bin/skerry up --json --port 0 --data-dir "$scratch/data" >"$scratch/ready" 2>"$scratch/log" </dev/null &
 starter=$!
 until grep -q '"api_url"' "$scratch/ready"; do
     kill -0 "$starter" 2>/dev/null || { echo "the server did not start" >&2; exit 1; }
