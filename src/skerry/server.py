@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import logging
@@ -84,12 +85,14 @@ def _enter_host() -> None:
 async def _serve(settings: Settings, *, json_line: bool, keep: bool) -> None:
     listener = _listen(settings.host, settings.port)
     stopping = anyio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # For good: a second signal must not cut short what the first one began.
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with running(settings, keep=keep) as (core, node, api_key):
         metrics = Metrics(node.pool_sizes)
         app = create_app(core, metrics, body_limit=settings.body_limit_mib << 20)
         server = _Uvicorn(app, settings.log_level)
         async with anyio.create_task_group() as group:
-            group.start_soon(_wait_for_signal, stopping)
             group.start_soon(_run_http, server, listener, group.cancel_scope)
             await server.ready.wait()
             _announce(settings, listener, api_key, json_line)
@@ -222,13 +225,6 @@ def _announce(settings: Settings, listener: socket.socket, api_key: str, json_li
         print(json.dumps({"api_url": url, "api_key": api_key, "pid": os.getpid()}), flush=True)
     else:
         print(f"Skerry is ready at {url}\nThe API key is kept in {settings.data_dir / 'api_key'}", flush=True)
-
-
-async def _wait_for_signal(stopping: anyio.Event) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            stopping.set()
-            return
 
 
 class _Uvicorn(uvicorn.Server):

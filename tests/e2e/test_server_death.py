@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +71,16 @@ def test_a_stopped_server_leaves_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         server.sandbox(timeout=None).run_code("1")
     assert server.stop() == 0
+    assert counts(server.data_dir) == NOTHING
+
+
+def test_a_second_signal_does_not_cut_the_clearing_up_short(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data", settings={"SKERRY_SUBNET": "10.220.0.0/16"})
+    for _ in range(3):
+        server.sandbox(timeout=None)
+    os.kill(server.pid, signal.SIGTERM)
+    time.sleep(0.3)
+    assert server.stop(signal.SIGINT) == 0
     assert counts(server.data_dir) == NOTHING
 
 
