@@ -272,16 +272,22 @@ def test_sudo_works_for_the_user(sandbox: Sandbox) -> None:
 
 
 def test_a_terminal(sandbox: Sandbox) -> None:
-    with sandbox.pty.open(cols=100, rows=30) as terminal:
-        terminal.send("stty size; tty -s && echo is-a''-tty\n")
-        seen = b""
-        while b"is-a-tty\r\n" not in seen:
-            seen += terminal.receive()
-        assert b"30 100" in seen
+    with sandbox.pty.open(cols=100, rows=30, command=["bash", "--norc"], env={"PS1": "ready> "}) as terminal:
+
+        def answer(typed: str) -> bytes:
+            """Type at the prompt, and read up to the next one."""
+            terminal.send(typed)
+            seen = b""
+            while not seen.endswith(b"ready> "):
+                seen += terminal.receive()
+            return seen
+
+        answer("")
+        assert b"is a tty\r\n" in answer("tty -s && echo is a t''ty\n")
+        assert b"30 100\r\n" in answer("stty size\n")
         terminal.resize(120, 40)
-        terminal.send("stty size\n")
-        while b"40 120" not in seen:
-            seen += terminal.receive()
+        answer("")  # bash is told, and draws its prompt anew
+        assert b"40 120\r\n" in answer("stty size\n")
         terminal.send("exit 6\n")
         assert terminal.wait() == 6
 
