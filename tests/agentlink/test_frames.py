@@ -87,6 +87,17 @@ async def converse(stream: bytes, cuts: list[int], greeted: bool) -> tuple[Wire,
     return wire, ended
 
 
+def test_a_connection_that_was_closed_before_it_was_made_is_hung_up() -> None:
+    async def work() -> Wire:
+        connection = Connection(TOKEN, lambda _: None, lambda *_: None)
+        connection.close()
+        wire = Wire()
+        connection.connection_made(wire)
+        return wire
+
+    assert asyncio.run(work()).aborted
+
+
 FRAMES = st.builds(
     lambda kind, channel, payload: frame(kind, channel, payload),
     st.sampled_from(Kind),

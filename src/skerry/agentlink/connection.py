@@ -65,6 +65,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if self._failure is not None:  # closed between being accepted and this
+            self._transport.abort()
+            return
         self._hello_timer = asyncio.get_running_loop().call_later(_HELLO_TIMEOUT_S, self.close)
 
     def get_buffer(self, sizehint: int) -> memoryview:
