@@ -25,7 +25,8 @@ from skerry.errors import AgentViolation, Error, LimitExceeded, SandboxLost
 PROTOCOL = 1
 MAX_CHANNELS = 4096
 """Requests under way in one sandbox."""
-_BUFFER = 1024 * 1024
+_BUFFER = 384 * 1024
+"""Room for the largest frame and half of another: each live sandbox holds one."""
 _HELLO_TIMEOUT_S = 5.0
 _HELLO_MAX = 4096
 
