@@ -34,7 +34,7 @@ def _state(server: Server) -> dict[str, int]:
         **counts(server.data_dir),
         "descriptors": len(list((process / "fd").iterdir())),
         "server's mounts": len((process / "mountinfo").read_text().splitlines()),
-        "files": len([path for path in server.data_dir.rglob("*") if path.is_file() and "images" not in path.parts]),
+        "files": len([path for path in server.data_dir.rglob("*") if path.is_file() and "blank" not in path.parts]),
     }
 
 

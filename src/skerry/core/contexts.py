@@ -48,8 +48,8 @@ WAITING_MAX = 32
 CONTEXTS_MAX = 64
 """Contexts of one sandbox."""
 _START_S = 120.0
-_REATTACH = 3
-"""Times in a row that a lost connection to an interpreter is made again."""
+_REATTACH_S = 0.05
+"""Between two tries to follow an interpreter again whose connection was lost."""
 
 
 @dataclass(eq=False)
@@ -249,13 +249,10 @@ class Contexts:
         pid, reading = state.pid, _Reading(state)
         lost: Error | None = None
         try:
-            failures = 0
-            while failures < _REATTACH:
-                reading.attached = False
-                lost = await self._follow(pid, agent, reading)
-                if lost is None or state.live.ended.is_set():
-                    break
-                failures = 1 if reading.attached else failures + 1
+            # An agent that stays away ends its sandbox, and that ends this.
+            while (lost := await self._follow(pid, agent, reading)) and not state.live.ended.is_set():
+                with anyio.move_on_after(_REATTACH_S):
+                    await state.live.ended.wait()
         finally:
             state.reading = False
             state.gone.set()
@@ -365,8 +362,6 @@ class _Reading:
         """Offsets up to which the output was read; None: nothing yet."""
         self.end: str | None = None
         self.ended = False
-        self.attached = False
-        """The present connection has followed it."""
 
     @property
     def last_words(self) -> str:
@@ -375,7 +370,6 @@ class _Reading:
     async def take(self, event: Started | Output | Exit) -> None:
         """Raises Nonsense."""
         if isinstance(event, Started):
-            self.attached = True
             self._state.attached.set()
         elif isinstance(event, Exit):
             self.ended = True
