@@ -129,7 +129,9 @@ def test_output_streams_as_it_happens(sandbox: Sandbox) -> None:
 
 def test_events_can_be_iterated(sandbox: Sandbox) -> None:
     with sandbox.run_code_stream("print('a')\n1/0") as events:
-        assert [event.type for event in events] == ["stdout", "error", "done"]
+        seen = list(events)
+    assert "".join(event.text for event in seen if event.type == "stdout") == "a\n"
+    assert [event.type for event in seen if event.type != "stdout"] == ["error", "done"]
 
 
 def test_contexts_are_apart(sandbox: Sandbox) -> None:
