@@ -33,6 +33,8 @@ test-python:
 
 test-slow: setup  ## the long proofs: leaks, fuzzing, churn
 	$(PYTEST) -m slow $(addprefix --ignore=,$(IN_NAMESPACE))
+	$(PYTEST) -m slow $(IN_NAMESPACE)
+	cd agent && GOTOOLCHAIN=local GOFLAGS=-buildvcs=false timeout 600 ../.venv/bin/go test -run '^$$' -fuzz FuzzReadFrame -fuzztime 2m .
 
 bench: setup  ## the benchmark tables (about half an hour)
 	$(ROOT) $(PYTHON) -m bench

@@ -13,7 +13,8 @@ import (
 
 const (
 	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	shownArgv   = 32 << 10 // bytes of argv that PROCESS shows at most
+	shownArgv   = 32 << 10      // bytes of argv that PROCESS shows at most
+	longestText = 128<<10 - 1   // bytes of one argument or variable: Linux's MAX_ARG_STRLEN without its NUL
 )
 
 // launch is what the spawner needs to start a process.
@@ -94,6 +95,10 @@ func (a *agent) launchFor(u *account, argv []string, cwd string, env map[string]
 		if strings.ContainsRune(text, 0) {
 			return l, fail(codeInvalid, "cannot start a process: an argument has a NUL character")
 		}
+		if len(text) > longestText {
+			return l, fail(codeInvalid, "cannot start a process: an argument of %d bytes exceeds the kernel's limit of %d; "+
+				"put large input into a file or send it as standard input", len(text), longestText)
+		}
 	}
 	if cwd == "" {
 		l.cwd = u.home
@@ -133,7 +138,12 @@ func (a *agent) environment(u *account, extra map[string]string, pty bool) (path
 	}
 	list = make([]string, 0, len(all))
 	for name, value := range all {
-		list = append(list, name+"="+value)
+		text := name + "=" + value
+		if len(text) > longestText {
+			return "", nil, fail(codeInvalid, "cannot start a process: variable '%.64s' of %d bytes exceeds the kernel's limit of %d",
+				name, len(text), longestText)
+		}
+		list = append(list, text)
 	}
 	return all["PATH"], list, nil
 }

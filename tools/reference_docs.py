@@ -1,17 +1,33 @@
-"""Write the tables of docs/reference/{errors,settings,states}.md from the code: `--check` only says what differs."""
+"""Write the generated parts of docs/reference from the code: `--check` only says what differs."""
 
 from __future__ import annotations
 
+import ast
 import inspect
+import subprocess
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import skerry.sdk  # noqa: F401  # registers the errors that only clients raise
+import typer
+
+from skerry.cli.app import app
 from skerry.config import Settings
 from skerry.core.states import TRANSITIONS
 from skerry.errors import registered
 from skerry.models import EndCode, SandboxState
+from skerry.sdk import (
+    ExecResult,
+    Execution,
+    Sandbox,
+    ShownResult,
+)  # the SDK registers the errors that only clients raise
+from skerry.sdk._sync.code import Context
+from skerry.sdk._sync.files import Files
+from skerry.sdk._sync.process import Process
+from skerry.sdk._sync.pty import Pty, Terminal
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 
@@ -67,11 +83,74 @@ def ends() -> list[str]:
     return ["| code | why |", "|---|---|", *(f"| `{code}` | {ENDS[code]} |" for code in EndCode)]
 
 
+def commands() -> list[str]:
+    """Every command: what it does, its arguments and options."""
+    lines: list[str] = []
+    for words, command in _commands(typer.main.get_command(app), ("skerry",)):
+        lines += ["", f"## {words}", "", *inspect.cleandoc(command.help or "").splitlines()]
+        rows = [row for parameter in command.params if (row := _parameter(parameter))]
+        if rows:
+            lines += ["", "| argument or option | default | meaning |", "|---|---|---|", *rows]
+    return lines[1:]
+
+
+def _commands(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if inner := getattr(command, "commands", {}):  # a group of commands
+        for name, member in inner.items():
+            yield from _commands(member, (*words, name))
+    else:
+        yield " ".join(words), command
+
+
+def _parameter(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        shown = f"`{parameter.name.upper()}`" + ("…" if parameter.nargs != 1 else "")
+        default = "required" if parameter.required else ""
+    else:
+        shown = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+        default = "" if parameter.default in (None, False) else f"`{str(parameter.default).lower()}`"
+    return f"| {shown} | {default} | {' '.join((parameter.help or '').split())} |"
+
+
+def sdk() -> list[str]:
+    """Signatures and docstrings of what the SDK offers, class by class."""
+    lines: list[str] = []
+    for offered in (Sandbox, Execution, ShownResult, Context, ExecResult, Process, Files, Pty, Terminal):
+        [tree] = ast.parse(textwrap.dedent(inspect.getsource(offered))).body
+        assert isinstance(tree, ast.ClassDef)
+        members = "\n".join(member for member in map(_member, tree.body) if member)
+        lines += ["", f"## {offered.__name__}", "", *(ast.get_docstring(tree) or "").splitlines(), ""]
+        lines += ["```python", *_formatted(members).splitlines(), "```"]
+    return lines[1:]
+
+
+def _member(member: ast.stmt) -> str:
+    """The source of a public method, property or attribute, without its body and `self`; of others nothing."""
+    if isinstance(member, ast.AnnAssign) and not ast.unparse(member.target).startswith("_"):
+        return ast.unparse(member)
+    if not isinstance(member, ast.FunctionDef) or member.name.startswith("_"):
+        return ""
+    if any(ast.unparse(mark) == "overload" for mark in member.decorator_list):
+        return ""
+    member.args.args = member.args.args[1:]
+    member.body = member.body[:1] if ast.get_docstring(member) else [ast.Expr(ast.Constant(...))]
+    return ast.unparse(member)
+
+
+def _formatted(source: str) -> str:
+    ruff = Path(sys.executable).with_name("ruff")
+    return subprocess.run(
+        [ruff, "format", "--line-length=110", "-"], input=source, capture_output=True, text=True, check=True
+    ).stdout
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "errors.md errors": errors,
     "settings.md settings": settings,
     "states.md states": states,
     "states.md ends": ends,
+    "cli.md commands": commands,
+    "sdk.md classes": sdk,
 }
 
 

@@ -6,6 +6,7 @@ Unknown fields are refused in requests (`Request`) and ignored in replies (`Repl
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -39,8 +40,21 @@ def _environment_name(value: str) -> str:
     return value
 
 
+ENVIRONMENT_MAX = 131_072
+"""Bytes of an environment as JSON: half of what one request to a sandbox may hold."""
+
+
+def _bounded(value: dict[str, str]) -> dict[str, str]:
+    size = len(json.dumps(value, separators=(",", ":")))
+    if size > ENVIRONMENT_MAX:
+        raise ValueError(
+            f"an environment of {size} bytes exceeds the limit of {ENVIRONMENT_MAX}; put large values into a file"
+        )
+    return value
+
+
 Text = Annotated[str, AfterValidator(_no_nul)]
-Environment = dict[Annotated[str, AfterValidator(_environment_name)], Text]
+Environment = Annotated[dict[Annotated[str, AfterValidator(_environment_name)], Text], AfterValidator(_bounded)]
 Metadata = Annotated[dict[Annotated[str, Field(min_length=1, max_length=128)], Annotated[str, Field(max_length=4096)]],
                      Field(max_length=64)]  # fmt: skip
 Seconds = Annotated[float, Field(strict=False, gt=0, le=10 * 365 * 86400)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from skerry.agentlink.connection import Connection
 from skerry.agentlink.frames import HEADER, MAX_PAYLOAD, Kind, frame, json_frame, parse_credit, parse_header, parse_json
-from skerry.errors import AgentViolation, Error
+from skerry.errors import AgentViolation, Error, RequestTooLarge
 
 TOKEN = "token"
 
@@ -18,6 +18,12 @@ def test_a_frame_is_read_as_it_was_written() -> None:
     made = frame(Kind.DATA, 7, b"abc")
     assert parse_header(made, 0) == (Kind.DATA, 7, 3)
     assert made[HEADER.size :] == b"abc"
+
+
+def test_a_request_too_large_for_a_frame_is_the_callers_mistake() -> None:
+    with pytest.raises(RequestTooLarge) as caught:
+        json_frame(Kind.OPEN, 1, {"text": "x" * MAX_PAYLOAD})
+    assert caught.value.details == {"limit": MAX_PAYLOAD, "current": MAX_PAYLOAD + len('{"text":""}')}
 
 
 @pytest.mark.parametrize("length", [0, 4, MAX_PAYLOAD + 6, 2**32 - 1])

@@ -94,6 +94,7 @@ async def core(tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPat
     commands = {
         "python": (sys.executable, "-u", str(MAIN)),
         "scripted": (sys.executable, "-u", str(script)),
+        "brief": (sys.executable, "-c", 'import time; print(\'{"event": "ready"}\', flush=True); time.sleep(0.2)'),
         "broken": (sys.executable, "-c", "raise SystemExit(4)"),
     }
     monkeypatch.setattr(contexts, "INTERPRETERS", commands)
@@ -202,6 +203,17 @@ async def test_what_cannot_start(core: Core, sandbox: str) -> None:
     with pytest.raises(LanguageNotFound):
         await make(core, sandbox, "cobol")
     assert await core.contexts.list("t", sandbox) == []
+
+
+async def test_an_interpreter_that_ends_while_it_is_noted_is_told_as_that(
+    core: Core, sandbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow_save(_: object) -> None:
+        await anyio.sleep(1)
+
+    monkeypatch.setattr(core.contexts, "_save", slow_save)
+    with pytest.raises(SandboxStartFailed, match="status 0"):
+        await make(core, sandbox, "brief")
 
 
 async def test_who_leaves_interrupts(core: Core, sandbox: str) -> None:

@@ -54,6 +54,35 @@ def test_ten_megabytes_of_json_get_an_answer(server: Server) -> None:
     )  # fmt: skip
 
 
+def test_a_body_of_unannounced_size_is_bounded_too(server: Server) -> None:
+    body = b'{"env": {"A": "' + b"x" * (20 << 20) + b'"}}'
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    reply = server.send_raw(
+        f"POST /v1/sandboxes HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.api_key}\r\n"
+        "transfer-encoding: chunked\r\n\r\n".encode()
+        + chunked
+    )
+    assert reply.startswith(b"HTTP/1.1 413 ")
+    assert b"request.too_large" in reply
+
+
+def test_a_command_too_long_is_refused_by_its_limit(server: Server) -> None:
+    with server.sandbox() as sandbox:
+        for argument, limit in (("x" * 300_000, "262144"), ("x" * 200_000, "131071")):
+            body = json.dumps({"command": ["echo", argument]}).encode()
+            status, reply = server.request("POST", f"/v1/sandboxes/{sandbox.id}/processes/run", body)
+            assert status in (400, 413)
+            assert limit in reply["error"]["message"]
+        body = json.dumps({"command": ["true"], "env": {"A": "x" * 131_000}}).encode()
+        assert server.request("POST", f"/v1/sandboxes/{sandbox.id}/processes/run", body)[0] == 200
+
+
+def test_an_environment_too_large_is_refused(server: Server) -> None:
+    status, body = server.request("POST", "/v1/sandboxes", json.dumps({"env": {"A": "x" * 140_000}}).encode())
+    assert error((status, body)) == (400, "request.invalid")
+    assert "131072" in body["error"]["message"]
+
+
 def test_deep_json_is_refused(server: Server) -> None:
     assert error(server.request("POST", "/v1/sandboxes", b"[" * 100_000))[0] == 400
 

@@ -45,6 +45,13 @@ def sandbox(server: Server) -> Iterator[Sandbox]:
         yield sandbox
 
 
+@pytest.mark.parametrize("arguments", [["nosuch"], ["run", "--bad"], ["key"], ["key", "nosuch"], ["exec"], []])
+def test_a_wrong_command_line_is_told_and_answered_2(cli: Cli, arguments: list[str]) -> None:
+    told = cli(*arguments, status=2) + cli.stderr
+    assert "Usage: " in told
+    assert "Traceback" not in told
+
+
 def test_code_runs_and_its_result_is_printed(cli: Cli) -> None:
     assert cli("run", "-c", "print('hello')\n6 * 7") == "hello\n42\n"
     assert cli("run", stdin="1 + 1") == "2\n"

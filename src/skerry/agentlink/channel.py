@@ -138,10 +138,7 @@ class Channel:
                 raise self.connection.violated("the agent sent parts of an answer that has none")
             if self.ended and self.open:
                 await self._closed()
-        if self._failure is not None:
-            raise self._failure
-        assert self._answer is not None
-        return self._answer
+        return await self.final()
 
     async def final(self) -> dict[str, Any]:
         """The answer after all parts were read with `next`."""

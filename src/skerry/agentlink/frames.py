@@ -7,7 +7,7 @@ import struct
 from enum import IntEnum
 from typing import Any
 
-from skerry.errors import AgentViolation
+from skerry.errors import AgentViolation, RequestTooLarge
 
 MAX_PAYLOAD = 262_144
 """Bytes in one frame."""
@@ -50,10 +50,18 @@ def frame(kind: Kind, channel: int, payload: bytes = b"") -> bytes:
 
 
 def json_frame(kind: Kind, channel: int, content: dict[str, Any]) -> bytes:
-    """A frame with a JSON payload. The caller has bounded the content: exceeding MAX_PAYLOAD is its mistake."""
+    """A frame with a JSON payload.
+
+    Raises:
+        RequestTooLarge: the payload exceeds MAX_PAYLOAD.
+    """
     payload = json.dumps(content, separators=(",", ":")).encode()
     if len(payload) > MAX_PAYLOAD:
-        raise ValueError(f"a request of {len(payload)} bytes exceeds the limit of {MAX_PAYLOAD}")
+        raise RequestTooLarge(
+            f"cannot send a request of {len(payload)} bytes to the sandbox: the limit is {MAX_PAYLOAD}; "
+            "put large input into a file or send it as standard input",
+            limit=MAX_PAYLOAD, current=len(payload),
+        )  # fmt: skip
     return frame(kind, channel, payload)
 
 

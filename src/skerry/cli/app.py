@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from skerry import __version__
 from skerry.cli import bench, cp, doctor, exec_, key, kill, logs, ls, ps, run, shell, template, up
 from skerry.errors import Error
 
+
+def _finish(status: int | None, **_options: Any) -> None:
+    """A command that returns a number has returned its exit status."""
+    raise typer.Exit(status or 0)
+
+
 app = typer.Typer(
     name="skerry", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    result_callback=_finish,
     help="Run code that nobody reviewed in isolated, disposable sandboxes on your own machine.",
 )  # fmt: skip
 
@@ -47,19 +53,10 @@ app.command("doctor")(doctor.doctor)
 app.command("bench", context_settings={"ignore_unknown_options": True})(bench.bench)
 
 
-def main() -> int:
-    """Run the command line; the exit status."""
+def main() -> None:
+    """Run the command line and exit, with 2 for a wrong one, 130 after Ctrl-C, 1 for an error, else the command's."""
     try:
-        status = app(standalone_mode=False)
+        app()
     except Error as error:
         print(f"skerry: {error.message} [{error.code}]", file=sys.stderr)
-        return 1
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return 2
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return 130
-    return status if isinstance(status, int) else 0
+        sys.exit(1)

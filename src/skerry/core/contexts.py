@@ -215,6 +215,10 @@ class Contexts:
         if state.pid is None:
             await self._spawn(state, agent)
             await self._save(state.live)
+            if state.pid is None:
+                raise SandboxStartFailed(
+                    f"cannot start the {state.spec.language} interpreter: {state.died or 'it ended at once'}"
+                )
 
     def _configuration(self, state: _State) -> bytes:
         env = {**state.live.record.env, **state.spec.env}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import anyio
-import anyio.abc
+from anyio.streams.memory import MemoryObjectSendStream
 
 from skerry.models import Event
 from skerry.ports import Store
@@ -20,14 +20,14 @@ _BEHIND_MAX = 1000
 class Events:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._followers: dict[anyio.abc.ObjectSendStream[Event], str] = {}
+        self._followers: dict[MemoryObjectSendStream[Event], str] = {}
 
     async def record(self, tenant_id: str, sandbox_id: str, type: str, data: Mapping[str, Any] | None = None) -> None:
         event = await self._store.add_event(sandbox_id, type, data or {}, datetime.now(UTC))
         for follower, tenant in list(self._followers.items()):
             if tenant == tenant_id:
                 try:
-                    follower.send_nowait(event)  # type: ignore[attr-defined]
+                    follower.send_nowait(event)
                 except anyio.WouldBlock:
                     await follower.aclose()
                     self._followers.pop(follower, None)

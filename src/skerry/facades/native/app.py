@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -17,7 +18,7 @@ from skerry import __version__
 from skerry.core import Core
 from skerry.errors import Error, InternalError, InvalidRequest, NotFound
 from skerry.facades.native import code, files, keys, meta, ports, processes, sandboxes, templates, terminal
-from skerry.facades.native.limits import BodyLimit
+from skerry.facades.native.limits import BodyLimit, BodyRefused
 from skerry.facades.native.metrics import Metrics
 from skerry.facades.native.streams import STREAMED
 
@@ -75,9 +76,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def render(error: Error) -> Response:
+def render(error: Error, headers: Mapping[str, str] | None = None) -> Response:
     """The one shape of every error."""
-    headers = {}
+    headers = dict(headers or {})
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if error.retryable:
@@ -101,6 +102,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error, BodyRefused):
+        return render(error.error, error.headers)
     if error.status_code == HTTPStatus.NOT_FOUND:
         return render(NotFound(f"cannot find {request.url.path}: there is no such route"))
     made: Error = InvalidRequest(f"cannot {request.method} {request.url.path}: {error.detail}")

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import re
 
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skerry.errors import RequestTooLarge
 
 _STREAMED = re.compile(r"/v1/sandboxes/[^/]+/(files|processes/\d+/stdin|ports/.*)")
-
-
 _DRAIN_MAX = 64 * 1024 * 1024
+_CLOSE = {"Connection": "close"}
+
+
+class BodyRefused(HTTPException):
+    """Raised from within the reading of a body, where FastAPI lets nothing else through."""
+
+    def __init__(self, error: RequestTooLarge) -> None:
+        super().__init__(error.status, error.message, _CLOSE)
+        self.error = error
 
 
 class BodyLimit:
@@ -28,7 +36,8 @@ class BodyLimit:
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not announced.isdigit() or int(announced) > self._limit:
             await _drain(receive)
-            await self._refuse(int(announced) if announced.isdigit() else -1)(scope, receive, send)
+            error = self._error(announced.decode("latin-1"), int(announced) if announced.isdigit() else None)
+            await JSONResponse(error.to_wire(), error.status, _CLOSE)(scope, receive, send)
             return
         read = 0
 
@@ -37,19 +46,17 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._limit:
-                raise self._error(read)
+                if message.get("more_body", False):
+                    await _drain(receive)
+                raise BodyRefused(self._error(f"more than {self._limit}", read))
             return message
 
         await self._app(scope, counted, send)
 
-    def _error(self, size: int) -> RequestTooLarge:
+    def _error(self, size: str, current: int | None) -> RequestTooLarge:
         return RequestTooLarge(
-            f"cannot accept a body of {size} bytes: the limit is {self._limit}", limit=self._limit, current=size
+            f"cannot accept a body of {size} bytes: the limit is {self._limit}", limit=self._limit, current=current
         )
-
-    def _refuse(self, size: int) -> JSONResponse:
-        error = self._error(size)
-        return JSONResponse(error.to_wire(), error.status, {"Connection": "close"})
 
 
 async def _drain(receive: Receive) -> None:
