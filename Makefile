@@ -1,12 +1,14 @@
-# `make help` lists the verbs. Python's part of everything lives in .venv, the agent in build/.
+# `make help` lists the verbs. Python's part of everything lives in .venv, the agent in src/skerry/_bin/.
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+ARCHITECTURE := $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(shell uname -m)))
+AGENT := src/skerry/_bin/agent
 AGENT_SOURCES := $(shell find agent -name '*.go' ! -name '*_test.go') agent/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-python test-agent test-slow bench check format agent agent-all template image doctor clean
+.PHONY: help setup run test test-python test-agent test-slow bench check format agent agent-all wheel template image doctor clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z -]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,15 +52,17 @@ format:  ## let ruff rewrite what it can
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-agent: build/agent  ## the in-sandbox agent, for this machine
+agent: $(AGENT)-$(ARCHITECTURE)  ## the in-sandbox agent, for this machine
 	@:
 
-build/agent: $(AGENT_SOURCES)
-	@bash tools/build-agent.sh
+agent-all: $(AGENT)-amd64 $(AGENT)-arm64  ## the agent for amd64 and arm64
+	@:
 
-agent-all:  ## the agent for amd64 and arm64
-	@bash tools/build-agent.sh amd64 build/agent-amd64
-	@bash tools/build-agent.sh arm64 build/agent-arm64
+$(AGENT)-%: $(AGENT_SOURCES)
+	@bash tools/build-agent.sh $* $@
+
+wheel: agent-all  ## dist/skerry-*.whl, with the agents in it
+	$(PYTHON) -m hatchling build -t wheel
 
 image: template
 template:  ## the base template, if it is not built yet
@@ -68,5 +72,5 @@ doctor:  ## check this machine; says what to do about each failure
 	@$(ROOT) .venv/bin/skerry doctor
 
 clean:  ## remove what was built here; templates stay
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf src/skerry/_bin build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

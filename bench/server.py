@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import anyio
 
@@ -34,6 +34,13 @@ def pool_of(size: int) -> dict[str, str]:
     return {"SKERRY_POOL_MIN": str(size), "SKERRY_POOL_MAX": str(size)}
 
 
+class Access(TypedDict):
+    """What the SDK needs to know to reach a server."""
+
+    api_url: str
+    api_key: str
+
+
 class ServerFailed(Exception):
     """The server did not start, or died."""
 
@@ -48,7 +55,7 @@ class Server:
         self.pid: int = ready["pid"]
 
     @property
-    def sdk_options(self) -> dict[str, str]:
+    def sdk_options(self) -> Access:
         return {"api_url": self.api_url, "api_key": self.api_key}
 
     @contextmanager

@@ -19,9 +19,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "interpreter" / "main.py").write_text("main")
     (package / "interpreter" / "part" / "other.py").write_text("other")
     (package / "interpreter" / "notes.txt").write_text("not for sandboxes")
-    (tmp_path / "build").mkdir()
-    (tmp_path / "build" / "agent").write_bytes(b"agent")
+    (package / "_bin").mkdir()
+    (package / "_bin" / "agent-amd64").write_bytes(b"agent")
     monkeypatch.setattr(runtime, "_PACKAGE", package)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     return package
 
 
@@ -45,24 +46,23 @@ def test_the_same_content_is_made_once(package: Path, tmp_path: Path) -> None:
     assert (first / "agent").stat().st_ino == before
 
 
-@pytest.mark.parametrize("changed", ["src/skerry/interpreter/main.py", "build/agent"])
+@pytest.mark.parametrize("changed", ["interpreter/main.py", "_bin/agent-amd64"])
 def test_other_content_is_another_directory(package: Path, tmp_path: Path, changed: str) -> None:
     first = runtime.prepare_runtime(tmp_path / "data")
-    (tmp_path / changed).write_text("newer")
+    (package / changed).write_text("newer")
     second = runtime.prepare_runtime(tmp_path / "data")
     assert second != first
     assert (first / "agent").read_bytes() == b"agent", "older sandboxes keep theirs"
 
 
-def test_a_packaged_agent_comes_first(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_agent_is_the_machines(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    (package / "_bin").mkdir()
-    (package / "_bin" / "agent-arm64").write_bytes(b"packaged")
+    (package / "_bin" / "agent-arm64").write_bytes(b"other")
     assert runtime.agent_binary() == package / "_bin" / "agent-arm64"
 
 
 def test_no_agent_is_told(package: Path, tmp_path: Path) -> None:
-    (tmp_path / "build" / "agent").unlink()
+    (package / "_bin" / "agent-amd64").unlink()
     with pytest.raises(IsolationUnavailable, match="make agent"):
         runtime.prepare_runtime(tmp_path / "data")
 

@@ -21,16 +21,15 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def agent_binary() -> Path:
-    """The agent for this machine: of the installed package, or of a source tree's `build/`.
+    """The agent for this machine.
 
     Raises:
         IsolationUnavailable: it is not built.
     """
     architecture = _ARCHITECTURES.get(platform.machine(), platform.machine())
-    places = (_PACKAGE / "_bin" / f"agent-{architecture}", _PACKAGE.parents[1] / "build" / "agent")
-    for place in places:
-        if place.is_file():
-            return place
+    agent = _PACKAGE / "_bin" / f"agent-{architecture}"
+    if agent.is_file():
+        return agent
     raise IsolationUnavailable(f"cannot start: the agent for {architecture} is not built; run `make agent`")
 
 
