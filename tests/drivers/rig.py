@@ -19,6 +19,7 @@ from skerry.agentlink import Link, Listener
 from skerry.host import mounts
 from skerry.host.cgroups import ControlGroups
 from skerry.host.disks import Disks
+from skerry.host.runtime import agent_binary
 from skerry.models import Limits, Output
 from skerry.node import reaper
 from skerry.node.prepare import write_identity
@@ -57,12 +58,9 @@ def root_filesystem() -> Path:
 
 def runtime_directory(parent: Path) -> Path:
     """The agent and the interpreter, laid out as the server does."""
-    agent = REPOSITORY / "build" / "agent"
-    if not agent.exists():
-        pytest.skip("the agent is not built: `make agent`")
     runtime = parent / "runtime"
     runtime.mkdir()
-    shutil.copy(agent, runtime / "agent")
+    shutil.copy(agent_binary(), runtime / "agent")
     shutil.copytree(INTERPRETER, runtime / "interpreter", ignore=shutil.ignore_patterns("__pycache__"))
     return runtime
 

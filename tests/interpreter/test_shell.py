@@ -62,6 +62,26 @@ def test_rich_results(shared: Interpreter) -> None:
     assert "col" in table["text/plain"]
 
 
+def test_formatters_that_users_register_for_plain_types_count(fresh: Interpreter) -> None:
+    by = "get_ipython().display_formatter.formatters['text/html']"
+    fresh.run(f"{by}.for_type(int, lambda n: f'<b>{{n}}</b>')")
+    fresh.run(f"{by}.for_type_by_name('builtins', 'str', lambda s: f'<i>{{s}}</i>')")
+    assert fresh.run("5").of("result")[0]["data"] == {"text/plain": "5", "text/html": "<b>5</b>"}
+    assert fresh.run("'a'").of("result")[0]["data"] == {"text/plain": "'a'", "text/html": "<i>a</i>"}
+    fresh.run("%precision 2")
+    assert fresh.run("1 / 3").text == "0.33"
+
+
+def test_displays_from_several_threads_at_once(fresh: Interpreter) -> None:
+    code = """
+import threading
+threads = [threading.Thread(target=lambda n=n: [display(n) for _ in range(50)]) for n in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    assert len(fresh.run(code).of("result")) == 200
+
+
 def test_what_is_no_json_is_shown_as_text(shared: Interpreter) -> None:
     data = shared.run("display({'application/json': {'x': float('nan')}, 'text/plain': 'p'}, raw=True)").shown[0]
     assert data == {"application/json": "{'x': nan}", "text/plain": "p"}

@@ -179,7 +179,6 @@ class Contexts:
                     with anyio.CancelScope(shield=True):
                         await run.settle()
                     state.run = None
-                    run.close()
 
     async def gather(self, tenant_id: str, sandbox_id: str, spec: CodeSpec) -> CodeReply:
         """Run code to its end. Raises as `run`."""

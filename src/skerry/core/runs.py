@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import signal
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
@@ -38,38 +39,52 @@ class Run:
         self._timeout_s = timeout_s
         self._deadline = None if timeout_s is None else self.started + timeout_s
         self._timed_out = self._killed = False
-        self._send, self._receive = anyio.create_memory_object_stream[RunEvent](_QUEUE)
+        # Not a memory object stream: that gives other tasks a turn at each event, which a short run feels.
+        self._events: deque[RunEvent] = deque()
+        self._changed = anyio.Event()
         self.abandoned = False
+        """Its caller has left: nobody takes events any more."""
 
     async def put(self, event: RunEvent) -> None:
-        """Called by the context's reader."""
+        """Called by the context's reader; waits while the caller is far behind."""
         if isinstance(event, Done):
             self.finished.set()
+        while len(self._events) >= _QUEUE and not self.abandoned:
+            await self._changed.wait()
         if not self.abandoned:
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-                await self._send.send(event)
+            self._events.append(event)
+            if len(self._events) == 1:
+                self._change()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
     def __aiter__(self) -> AsyncIterator[RunEvent]:
-        return self._events()
+        return self._taken()
 
-    async def _events(self) -> AsyncIterator[RunEvent]:
+    async def _taken(self) -> AsyncIterator[RunEvent]:
         while True:
-            event = await self._next()
+            if not self._events:
+                await self._await_event()
+            event = self._events.popleft()
+            if len(self._events) == _QUEUE - 1:
+                self._change()
             if isinstance(event, ExecutionError) and self._timed_out:
                 event = self._timeout_error(event)
             yield event
             if isinstance(event, Done):
                 return
 
-    async def _next(self) -> RunEvent:
-        while True:
-            with anyio.move_on_at(float("inf") if self._deadline is None else self._deadline):
-                try:
-                    return await self._receive.receive()
-                except anyio.EndOfStream:
-                    assert self.failure is not None
-                    raise self.failure from None
-            await self._escalate()
+    async def _await_event(self) -> None:
+        """Raises the failure when nothing more can come."""
+        while not self._events:
+            if self.failure is not None:
+                raise self.failure
+            with anyio.move_on_at(float("inf") if self._deadline is None else self._deadline) as waiting:
+                await self._changed.wait()
+            if waiting.cancelled_caught:
+                await self._escalate()
 
     async def _escalate(self) -> None:
         """Its time is over: interrupt it; if that does not help, kill it."""
@@ -112,12 +127,12 @@ class Run:
         """Nothing more can come: the sandbox is lost."""
         self.failure = error
         self.finished.set()
-        self._send.close()
+        self._change()
 
     async def settle(self) -> None:
         """The caller has left: make it end."""
         self.abandoned = True
-        self._receive.close()
+        self._change()
         if self.finished.is_set():
             return
         with suppress(Error):
@@ -127,10 +142,6 @@ class Run:
                 return
             await self.kill()
             await self.finished.wait()
-
-    def close(self) -> None:
-        self._send.close()
-        self._receive.close()
 
 
 class Gathering:

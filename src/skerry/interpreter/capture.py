@@ -95,6 +95,9 @@ class Capture:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._pipes = (_Pipe("stdout", 1), _Pipe("stderr", 2))
+        self._poll = select.poll()
+        for pipe in self._pipes:
+            self._poll.register(pipe.reader, select.POLLIN)
         self._streams: list[TextIO] = []
         self._replace_streams()
         os.register_at_fork(before=self.flush, after_in_child=self._disown)
@@ -126,6 +129,8 @@ class Capture:
         """Send all that was written until now."""
         self.flush()
         with self._channel.lock:
+            if not self._poll.poll(0):
+                return
             for pipe in self._pipes:
                 seen = 0
                 while seen <= _PIPE:  # a background writer may go on for ever; what came before is in the pipe's size

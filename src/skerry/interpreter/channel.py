@@ -18,6 +18,7 @@ IDLE_OUTPUT_MAX = 64 * 1024
 """Characters that background threads and processes may write between two runs; more of it is dropped. Nobody may be
 reading then, and the agent holds one MiB."""
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _PRIVATE = 100  # descriptors of ours are at least this, away from those that programs count on
 
 
@@ -110,4 +111,4 @@ class Channel:
 
 def encode(event: dict[str, Any]) -> bytes:
     """One line. Strings that are no Unicode text (lone surrogates) are shown as `?`."""
-    return json.dumps(event, ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
+    return _ENCODER.encode(event).encode(errors="replace") + b"\n"

@@ -31,6 +31,8 @@ Report = Callable[[str, str, str], None]
 """Takes an exception's name, value and traceback."""
 
 _SHELL_GRACE_S = 1.0
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, list, tuple, dict, set})
+"""Types without a rich representation of their own."""
 _ALLOW_INCOMPLETE_INPUT = getattr(codeop, "PyCF_ALLOW_INCOMPLETE_INPUT", 0)
 
 
@@ -68,6 +70,14 @@ class _Hook(DisplayHook):
     def write_output_prompt(self) -> None:
         pass
 
+    def compute_format_data(self, result: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What plain values look like needs no dozen formatters to be asked, unless the user has registered one."""
+        formatter = self.shell.display_formatter
+        kind = type(result)
+        if kind in _PLAIN and not any(_knows(other, kind) for other in _rich(formatter)):
+            return {"text/plain": formatter.formatters["text/plain"](result)}, {}
+        return super().compute_format_data(result)  # type: ignore[no-any-return]
+
     def fill_exec_result(self, result: Any) -> None:
         self.value = result
         super().fill_exec_result(result)
@@ -81,6 +91,18 @@ class _Hook(DisplayHook):
     def finish_displayhook(self) -> None:
         self.value = None
         self._is_active = False
+
+
+def _rich(formatter: Any) -> Iterator[Any]:
+    yield formatter.ipython_display_formatter
+    yield formatter.mimebundle_formatter
+    for mime, other in formatter.formatters.items():
+        if mime != "text/plain":
+            yield other
+
+
+def _knows(formatter: Any, kind: type) -> bool:
+    return kind in formatter.type_printers or (kind.__module__, kind.__name__) in formatter.deferred_printers
 
 
 class _Publisher(DisplayPublisher):

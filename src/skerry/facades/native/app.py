@@ -24,6 +24,8 @@ from skerry.facades.native.streams import STREAMED
 
 logger = logging.getLogger(__name__)
 
+# What is called most comes first: routes are tried one after the other.
+_MODULES = (meta, code, processes, sandboxes, files, ports, terminal, templates, keys)
 ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
@@ -50,13 +52,10 @@ def create_app(core: Core, metrics: Metrics, *, body_limit: int = 16 * 1024 * 10
     """
     app = FastAPI(
         title="Skerry", version=__version__, docs_url=None, redoc_url=None, strict_content_type=False,
-        responses={"4XX": {"description": "Error", "content": {"application/json": {"schema": ERROR_SCHEMA}}}},
-        redirect_slashes=False,
+        redirect_slashes=False, routes=[route for module in _MODULES for route in module.router.routes],
     )  # fmt: skip
     app.state.core, app.state.metrics = core, metrics
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
-    for module in (meta, sandboxes, processes, files, code, ports, terminal, templates, keys):
-        app.include_router(module.router)
     app.add_exception_handler(Error, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -72,6 +71,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
         models = [(model, "serialization") for model in sorted(STREAMED, key=lambda model: model.__name__)]
         _, streamed = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
         document["components"]["schemas"] |= streamed["$defs"]
+        error = {"description": "Error", "content": {"application/json": {"schema": ERROR_SCHEMA}}}
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"]["4XX"] = error
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from base64 import b64encode
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 HEARTBEAT_S = 15.0
+_WATCH_AFTER_S = 0.02
 STALLED_S = 60.0
 """A caller that takes nothing for that long is cut off."""
 NDJSON = "application/x-ndjson"
@@ -140,21 +142,23 @@ async def _leave_with_caller(receive: Receive, scope: anyio.CancelScope) -> None
 
 
 async def while_connected(request: Request, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """The result of `work`, which is cancelled when the caller leaves before it is done."""
-    results: list[T] = []
-    error: Error | None = None
-    async with anyio.create_task_group() as group:
-        group.start_soon(_leave_with_caller, request.receive, group.cancel_scope)
+    """The result of `work`, which is cancelled when the caller leaves before it is done.
+
+    Watching the caller takes a task; most work is done before it is worth one.
+    """
+    watch: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+    with anyio.CancelScope() as scope:
+        timer = loop.call_later(
+            _WATCH_AFTER_S, lambda: watch.append(loop.create_task(_leave_with_caller(request.receive, scope)))
+        )
         try:
-            results.append(await work())
-        except Error as raised:
-            error = raised
-        group.cancel_scope.cancel()
-    if error is not None:
-        raise error
-    if not results:
-        raise InternalError("the caller has left")  # nobody reads this
-    return results[0]
+            return await work()
+        finally:
+            timer.cancel()
+            for task in watch:
+                task.cancel()
+    raise InternalError("the caller has left")  # nobody reads this
 
 
 STREAMED: set[type[BaseModel]] = set()
