@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from skerry.errors import SandboxLost, SandboxNotFound
-from skerry.facades.native import streams
-from skerry.facades.native.streams import NdjsonResponse, line
+from skerry.facades import streams
+from skerry.facades.streams import NdjsonResponse, line
 from skerry.models import Output, Stdout
 
 pytestmark = pytest.mark.anyio

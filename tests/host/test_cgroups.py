@@ -106,7 +106,7 @@ def test_too_much_memory_is_killed_and_counted(groups: ControlGroups, started: l
     size = (LIMITS.memory_mib + cgroups.MEMORY_OVERHEAD_MIB + 64) * 1024 * 1024
     process = enter(groups.entry_files("a"), f"b'x' * {size}", started)
     assert process.wait(10) == -9
-    assert groups.usage("a").oom_kills == 1
+    assert groups.usage("a").oom_kills >= 1  # version 2 counts a process of a group that goes as a whole twice
 
 
 def test_no_more_processes_than_allowed(

@@ -20,7 +20,7 @@ from skerry.errors import Error, InternalError, InvalidRequest, NotFound
 from skerry.facades.native import code, files, keys, meta, ports, processes, sandboxes, templates, terminal
 from skerry.facades.native.limits import BodyLimit, BodyRefused
 from skerry.facades.native.metrics import Metrics
-from skerry.facades.native.streams import STREAMED
+from skerry.facades.streams import STREAMED
 
 logger = logging.getLogger(__name__)
 

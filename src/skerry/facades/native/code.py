@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from skerry.facades.native.access import CallerOf
-from skerry.facades.native.streams import NdjsonResponse, ndjson_of, while_connected
+from skerry.facades.streams import NdjsonResponse, ndjson_of, while_connected
 from skerry.models import CodeReply, CodeSpec, Context, ContextSpec, Done, ExecutionError, Reply, Result, Stderr, Stdout
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["code"])

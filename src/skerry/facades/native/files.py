@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from skerry.errors import InvalidRequest, IsADirectory
 from skerry.facades.native.access import Caller, CallerOf
-from skerry.facades.native.streams import STALLED_S, NdjsonResponse, ndjson_of
+from skerry.facades.streams import STALLED_S, NdjsonResponse, ndjson_of
 from skerry.models import FileInfo, FileList, FileType, MakeDirectory, Rename, SetAttributes, WatchEvent
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/files", tags=["files"])

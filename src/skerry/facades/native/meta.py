@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from skerry import __version__
 from skerry.facades.native.access import CallerOf
-from skerry.facades.native.streams import NdjsonResponse
+from skerry.facades.streams import NdjsonResponse
 from skerry.models import Event, Reply
 
 router = APIRouter(tags=["server"])

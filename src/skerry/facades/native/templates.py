@@ -10,7 +10,7 @@ from fastapi import APIRouter
 
 from skerry.core import Core
 from skerry.facades.native.access import CallerOf
-from skerry.facades.native.streams import NdjsonResponse, ndjson_of
+from skerry.facades.streams import NdjsonResponse, ndjson_of
 from skerry.models import Reply, Template
 
 router = APIRouter(prefix="/v1/templates", tags=["templates"])

@@ -1,4 +1,4 @@
-"""Long answers: NDJSON with heartbeats, cut off when nobody reads, ended when the caller leaves."""
+"""Long answers: events with heartbeats between, cut off when nobody reads, ended when the caller leaves."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import anyio
@@ -42,30 +43,42 @@ def line(event: BaseModel) -> bytes:
     return event.__pydantic_serializer__.to_json(event) + b"\n"
 
 
-class NdjsonResponse(Response):
-    """Streams the events of a context manager; a caller that leaves early leaves that.
+@dataclass(frozen=True)
+class Framing:
+    """How a protocol writes a stream of events."""
 
-    The head of the reply is sent with the first line, so an error before it is an ordinary error reply; a later one is
-    a last line of type `failure`.
-    """
+    media_type: str
+    render: Callable[[Any], bytes]
+    heartbeat: bytes
+    failure: Callable[[Error], bytes | None]
+    """The last words when something went wrong on the way; None: the connection breaks off."""
+    end: bytes = b""
+    """The last words when nothing did."""
+    plain_errors: bool = True
+    """An error before the first event is an ordinary error reply."""
+    headers: Mapping[str, str] = field(default_factory=lambda: {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
-    media_type = NDJSON
+
+class StreamResponse(Response):
+    """Streams the events of a context manager; a caller that leaves early leaves that."""
 
     def __init__(
-        self, source: AbstractAsyncContextManager[AsyncIterator[Any]], status_code: int = 200, *,
-        first: bytes | None = None, render: Callable[[Any], bytes] = line,
+        self, source: AbstractAsyncContextManager[AsyncIterator[Any]], framing: Framing, *, first: bytes | None = None,
+        heartbeat_s: float | None = None, status_code: int = 200,
     ) -> None:  # fmt: skip
-        self._source, self._first, self._render = source, first, render
+        self._source, self._framing, self._first = source, framing, first
+        self._heartbeat_s = HEARTBEAT_S if heartbeat_s is None else heartbeat_s
+        self.media_type = framing.media_type
         self.status_code = status_code
         self.background = None
-        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self.init_headers(framing.headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writer = _Writer(send, self.raw_headers)
         failure: Error | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(_leave_with_caller, receive, group.cancel_scope)
-            group.start_soon(writer.beat)
+            group.start_soon(writer.beat, self._framing.heartbeat, self._heartbeat_s)
             try:
                 await self._stream(writer)
             except Error as error:
@@ -75,10 +88,8 @@ class NdjsonResponse(Response):
             except Exception:
                 logger.exception("fault in a stream")
                 failure = InternalError("the stream ended by a fault of the server's")
-            if failure is None or writer.started:
-                if failure is not None:
-                    await writer.write(_failure(failure))
-                await writer.end()
+            if failure is None or writer.started or not self._framing.plain_errors:
+                await self._end(writer, failure)
                 failure = None
             group.cancel_scope.cancel()
         if failure is not None:
@@ -89,7 +100,19 @@ class NdjsonResponse(Response):
             if self._first is not None:
                 await writer.write(self._first)
             async for event in events:
-                await writer.write(self._render(event))
+                await writer.write(self._framing.render(event))
+
+    async def _end(self, writer: _Writer, failure: Error | None) -> None:
+        last = self._framing.end if failure is None else self._framing.failure(failure)
+        if last is None:
+            raise BrokenOff from failure
+        if last:
+            await writer.write(last)
+        await writer.end()
+
+
+class BrokenOff(Exception):
+    """The server ends the connection without an ending, because the protocol says so."""
 
 
 class Stalled(Exception):
@@ -124,15 +147,31 @@ class _Writer:
             await self._start()
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def beat(self) -> None:
+    async def beat(self, heartbeat: bytes, every_s: float) -> None:
         while True:
-            await anyio.sleep(max(0.0, self._last + HEARTBEAT_S - anyio.current_time()) + 0.01)
-            if anyio.current_time() - self._last >= HEARTBEAT_S:
-                await self.write(_HEARTBEAT)
+            await anyio.sleep(max(0.0, self._last + every_s - anyio.current_time()) + 0.01)
+            if anyio.current_time() - self._last >= every_s:
+                await self.write(heartbeat)
 
 
-def _failure(error: Error) -> bytes:
+def _ndjson_failure(error: Error) -> bytes:
     return json.dumps({"type": "failure", **error.to_wire()}).encode() + b"\n"
+
+
+_NDJSON = Framing(NDJSON, line, _HEARTBEAT, _ndjson_failure)
+
+
+class NdjsonResponse(StreamResponse):
+    """Events as lines of JSON. The head of the reply is sent with the first line, so an error before it is an ordinary
+    error reply; a later one is a last line of type `failure`."""
+
+    media_type = NDJSON
+
+    def __init__(
+        self, source: AbstractAsyncContextManager[AsyncIterator[Any]], status_code: int = 200, *,
+        first: bytes | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(source, _NDJSON, first=first, status_code=status_code)
 
 
 async def _leave_with_caller(receive: Receive, scope: anyio.CancelScope) -> None:
