@@ -89,7 +89,7 @@ func (a *accounts) user(name string) (*account, error) {
 	}
 	if found == nil {
 		if !isID {
-			return nil, fmt.Errorf("user '%s' does not exist", name)
+			return nil, fail(codeNoUser, "user '%.256s' does not exist in the sandbox", name)
 		}
 		return &account{name: name, uid: uid, gid: uid, groups: []uint32{uint32(uid)}, home: "/", shell: "/bin/sh"}, nil
 	}

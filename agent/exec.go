@@ -105,7 +105,7 @@ func (a *agent) pipes(stdin bool) (*ends, error) {
 }
 
 func (a *agent) exec(ch *channel, r *execRequest) (any, error) {
-	u, err := a.startUser(r.User)
+	u, err := a.user(r.User)
 	if err != nil {
 		return nil, err
 	}
@@ -140,14 +140,6 @@ func (a *agent) exec(ch *channel, r *execRequest) (any, error) {
 	e.closeChild()
 	zero := int64(0)
 	return p.follow(ch, [2]*int64{&zero, &zero})
-}
-
-func (a *agent) startUser(name *string) (*account, error) {
-	u, err := a.user(name)
-	if err != nil {
-		return nil, fail(codeCannotStart, "cannot start a process: %v", err)
-	}
-	return u, nil
 }
 
 func (a *agent) attach(ch *channel, r *attachRequest) (any, error) {

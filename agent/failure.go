@@ -11,6 +11,7 @@ const (
 	codeInternal    = "internal"
 	codeInvalid     = "request.invalid"
 	codeCannotStart = "process.cannot_start"
+	codeNoUser      = "user.not_found"
 	codeNoProcess   = "process.not_found"
 	codeNotOpen     = "port.not_open"
 	codeFile        = "file.error"

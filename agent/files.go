@@ -73,7 +73,7 @@ const (
 func (a *agent) at(user *string, path string) (*account, string, error) {
 	u, err := a.user(user)
 	if err != nil {
-		return nil, "", fail(codeInvalid, "cannot use '%s': %v", path, err)
+		return nil, "", err
 	}
 	path, err = u.place(path)
 	return u, path, err

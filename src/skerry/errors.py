@@ -169,6 +169,10 @@ class CannotStartProcess(Error, code="process.cannot_start", status=400):
     """The command, working directory or user does not exist, or may not be used."""
 
 
+class UserNotFound(Error, code="user.not_found", status=400):
+    """The sandbox has no user of that name."""
+
+
 class ContextNotFound(Error, code="context.not_found", status=404):
     """No interpreter context with that id."""
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.abc
 import structlog
 import uvicorn
 import uvloop
@@ -28,8 +30,10 @@ from skerry.agentlink import Listener
 from skerry.config import Settings
 from skerry.core import Core
 from skerry.core.core import DEFAULT_TENANT
+from skerry.core.tokens import Tokens
 from skerry.drivers.gvisor import Gvisor
 from skerry.errors import Conflict, Error, InvalidRequest
+from skerry.facades import e2b
 from skerry.facades.native import create_app
 from skerry.facades.native.metrics import Metrics
 from skerry.host import mounts
@@ -90,14 +94,39 @@ async def _serve(settings: Settings, *, json_line: bool, keep: bool) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with running(settings, keep=keep) as (core, node, api_key):
         metrics = Metrics(node.pool_sizes)
-        app = create_app(core, metrics, body_limit=settings.body_limit_mib << 20)
-        server = _Uvicorn(app, settings.log_level)
         async with anyio.create_task_group() as group:
+            server = _Uvicorn(_application(settings, core, metrics, group), settings.log_level)
             group.start_soon(_run_http, server, listener, group.cancel_scope)
             await server.ready.wait()
             _announce(settings, listener, api_key, json_line)
             await stopping.wait()
             server.should_exit = True
+
+
+def _application(settings: Settings, core: Core, metrics: Metrics, group: anyio.abc.TaskGroup) -> e2b.Front:
+    tokens = Tokens(_secret(settings.data_dir))
+    native = create_app(core, metrics, body_limit=settings.body_limit_mib << 20)
+    return e2b.Front(
+        core, tokens, native, control=e2b.create_app(core, tokens, lambda: None), envd=e2b.create_envd(group),
+        interpreter=e2b.create_interpreter(),
+    )  # fmt: skip
+
+
+def _secret(data_dir: Path) -> bytes:
+    """32 random bytes that only this server knows, made at the first start."""
+    path = data_dir / "secret"
+    with suppress(FileNotFoundError):
+        return path.read_bytes()
+    secret = secrets.token_bytes(32)
+    _write_private(path, secret)
+    return secret
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """A file that only root may read. Raises FileExistsError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
 
 
 async def _run_http(server: _Uvicorn, listener: socket.socket, scope: anyio.CancelScope) -> None:
@@ -177,9 +206,7 @@ async def _first_key(core: Core, data_dir: Path) -> str:
     with suppress(FileNotFoundError):
         return path.read_text().strip()
     key = await core.keys.create(DEFAULT_TENANT, KeySpec(name="first"))
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key.secret + "\n")
+    _write_private(path, key.secret.encode() + b"\n")
     return key.secret
 
 
@@ -222,7 +249,9 @@ def _announce(settings: Settings, listener: socket.socket, api_key: str, json_li
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{listener.getsockname()[1]}"
     if json_line:
-        print(json.dumps({"api_url": url, "api_key": api_key, "pid": os.getpid()}), flush=True)
+        # E2B's clients speak to the same address: for them it is both the API's and the sandboxes'.
+        e2b_urls = {"api_url": url, "sandbox_url": url, "domain": None, "ca_file": None}
+        print(json.dumps({"api_url": url, "api_key": api_key, "pid": os.getpid(), "e2b": e2b_urls}), flush=True)
     else:
         print(f"Skerry is ready at {url}\nThe API key is kept in {settings.data_dir / 'api_key'}", flush=True)
 
@@ -264,3 +293,9 @@ def _configure_logging(level: str) -> None:
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_purpose)
+
+
+def _is_no_purpose(record: logging.LogRecord) -> bool:
+    """Replies that are left unfinished so that the connection breaks, and refused WebSockets, are no errors."""
+    return not record.getMessage().startswith("ASGI callable returned without")

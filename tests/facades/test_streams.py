@@ -138,7 +138,6 @@ async def test_a_caller_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyP
     source, caller = Source(), Caller()
     caller.reading = anyio.Event()
     await source.send.send(Stdout(text="a"))
-    with pytest.raises(ExceptionGroup) as caught:
-        await respond(source, caller)
-    assert caught.group_contains(streams.Stalled)
+    await respond(source, caller)
+    assert not any(message.get("more_body") is False for message in caller.sent), "left unfinished, so it is cut off"
     assert source.closed

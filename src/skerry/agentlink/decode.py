@@ -14,7 +14,7 @@ from skerry.models import Exit, FileInfo, Process, WatchEvent
 T = TypeVar("T")
 
 ALLOWED_ERRORS = frozenset(
-    {"request.invalid", "process.cannot_start", "process.not_found", "port.not_open", "internal"}
+    {"request.invalid", "process.cannot_start", "process.not_found", "user.not_found", "port.not_open", "internal"}
 )
 _MAX_MESSAGE = 4096
 

@@ -24,7 +24,7 @@ def up(
 ) -> int:
     """Run the server until SIGTERM or Ctrl-C.
 
-    With --json one line is printed when it is ready: {"api_url", "api_key", "pid"}. Every setting is also an
+    With --json one line is printed when it is ready: {"api_url", "api_key", "pid", "e2b"}. Every setting is also an
     environment variable; see docs/reference/settings.md.
     """
     from skerry.config import Settings

@@ -11,7 +11,8 @@ from skerry.errors import NotFound, Unauthenticated
 from skerry.models import Key, KeySpec, NewKey
 from skerry.ports import KeyRecord, Store
 
-PREFIX = "sk_"
+PREFIX = "e2b_"
+"""Clients of E2B refuse keys of another form, before they send anything."""
 _PREFIX_SHOWN = 10
 _TOUCH_EVERY_S = 60.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -81,14 +81,20 @@ class Sandboxes:
 
     # --- create -----------------------------------------------------------------------------------------------------
 
-    async def create(self, tenant_id: str, spec: SandboxSpec, idempotency_key: str | None = None) -> Sandbox:
+    async def create(
+        self, tenant_id: str, spec: SandboxSpec, idempotency_key: str | None = None, *,
+        internal: Mapping[str, Any] | None = None,
+    ) -> Sandbox:  # fmt: skip
         """A running sandbox. The same idempotency key and spec again: the first one, as it is now.
+
+        Args:
+            internal: what a façade wants to know of it later; JSON-able.
 
         Raises:
             TemplateNotFound, IsolationUnavailable, HostFull, SandboxStartFailed, Conflict
         """
         template = self._templates.template(spec.template)
-        record = _new_record(tenant_id, spec, template)
+        record = replace(_new_record(tenant_id, spec, template), internal=dict(internal or {}))
         idempotency = None
         if idempotency_key is not None:
             idempotency = (idempotency_key, hashlib.sha256(spec.model_dump_json().encode()).digest())
@@ -145,6 +151,21 @@ class Sandboxes:
     async def get(self, tenant_id: str, sandbox_id: str) -> Sandbox:
         """Raises SandboxNotFound."""
         return (await self._record(tenant_id, sandbox_id)).sandbox
+
+    async def record(self, tenant_id: str, sandbox_id: str) -> SandboxRecord:
+        """What is known of a sandbox, for façades that show more than `get` does. Raises SandboxNotFound."""
+        return await self._record(tenant_id, sandbox_id)
+
+    def running(self, sandbox_id: str) -> SandboxRecord:
+        """A running sandbox of any tenant, for façades whose callers show a token of the sandbox instead of a key.
+
+        Raises:
+            SandboxNotRunning: there is none with that id, or it has ended.
+        """
+        live = self._live.get(sandbox_id)
+        if live is None:
+            raise SandboxNotRunning(f"cannot use sandbox {sandbox_id}: it does not run", sandbox_id=sandbox_id)
+        return live.record
 
     async def page(
         self, tenant_id: str, *, states: Sequence[SandboxState] = LIVE_STATES, template: str | None = None,

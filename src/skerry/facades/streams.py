@@ -50,10 +50,12 @@ class Framing:
     media_type: str
     render: Callable[[Any], bytes]
     heartbeat: bytes
-    failure: Callable[[Error], bytes | None]
+    failure: Callable[[Any], bytes | None]
     """The last words when something went wrong on the way; None: the connection breaks off."""
     end: bytes = b""
     """The last words when nothing did."""
+    errors: tuple[type[Exception], ...] = (Error,)
+    """What may go wrong; everything else is a fault of the server's."""
     plain_errors: bool = True
     """An error before the first event is an ordinary error reply."""
     headers: Mapping[str, str] = field(default_factory=lambda: {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
@@ -75,16 +77,17 @@ class StreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writer = _Writer(send, self.raw_headers)
-        failure: Error | None = None
+        failure: Exception | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(_leave_with_caller, receive, group.cancel_scope)
             group.start_soon(writer.beat, self._framing.heartbeat, self._heartbeat_s)
             try:
                 await self._stream(writer)
-            except Error as error:
+            except self._framing.errors as error:
                 failure = error
             except Stalled:
-                raise
+                group.cancel_scope.cancel()  # unfinished: the connection is closed
+                return
             except Exception:
                 logger.exception("fault in a stream")
                 failure = InternalError("the stream ended by a fault of the server's")
@@ -102,17 +105,13 @@ class StreamResponse(Response):
             async for event in events:
                 await writer.write(self._framing.render(event))
 
-    async def _end(self, writer: _Writer, failure: Error | None) -> None:
+    async def _end(self, writer: _Writer, failure: Exception | None) -> None:
         last = self._framing.end if failure is None else self._framing.failure(failure)
         if last is None:
-            raise BrokenOff from failure
+            return  # unfinished: the connection is closed
         if last:
             await writer.write(last)
         await writer.end()
-
-
-class BrokenOff(Exception):
-    """The server ends the connection without an ending, because the protocol says so."""
 
 
 class Stalled(Exception):

@@ -68,6 +68,7 @@ class Images:
         hint = f"; build it with `skerry template build {name}`" if name in definitions.shipped() else ""
         raise TemplateNotFound(
             f"cannot find template {name!r}: it is not on this machine{hint}",
+            template=name,
             templates=[template.name for template in self.templates()],
         )
 

@@ -69,15 +69,10 @@ class Stream(io.TextIOWrapper):
     EVERY_S = 0.1
     waiting: threading.Event | None = None
     """Set when something waits; None in a forked child."""
-    _flushed = 0.0
 
     def write(self, text: str, /) -> int:
         count = super().write(text)
-        now = time.monotonic()
-        if now - self._flushed > self.EVERY_S:
-            self._flushed = now
-            self.flush()
-        elif self.waiting and not text.endswith("\n"):
+        if self.waiting and not text.endswith("\n"):
             self.waiting.set()
         return count
 

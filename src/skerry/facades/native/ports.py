@@ -1,43 +1,26 @@
-"""HTTP and WebSocket to programs that listen inside a sandbox, through the agent."""
+"""Programs that listen inside a sandbox, below `/ports/{port}/`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, suppress
-from typing import Annotated, Any
+from typing import Annotated
 
-import anyio
-import httpcore
 from fastapi import APIRouter, Path, Request, WebSocket
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocketDisconnect
-from websockets.client import ClientProtocol
-from websockets.frames import Frame, Opcode
-from websockets.protocol import State
-from websockets.typing import Subprotocol
-from websockets.uri import parse_uri
+from starlette.types import Scope
 
-from skerry.errors import Error, PortNotOpen
-from skerry.facades.native.access import CallerOf
-from skerry.ports import ByteStream
+from skerry.facades.native.access import Caller, CallerOf
+from skerry.facades.proxy import Destination, Proxied, proxy_websocket, query_of
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/ports/{port}", tags=["ports"])
 
 Port = Annotated[int, Path(ge=1, le=65535)]
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
-     b"transfer-encoding", b"upgrade", b"proxy-connection"}
-)  # fmt: skip
-_OURS = frozenset({b"authorization", b"x-api-key", b"host", b"content-length"})
-"""Headers that are ours or are set anew: a program in a sandbox never sees the key."""
-_MESSAGE_MAX = 16 * 1024 * 1024
+_OURS = frozenset({b"authorization", b"x-api-key"})
 
 
 async def http(request: Request, caller: CallerOf, sandbox_id: str, port: Port, path: str) -> Response:
     """Passed on to the program, and its answer back."""
-    return _Proxied(request, caller, sandbox_id, port)
+    return Proxied(request, _destination(request.scope, caller, sandbox_id, port))
 
 
 for _method in _METHODS:
@@ -46,209 +29,17 @@ for _method in _METHODS:
     )
 
 
-class _Proxied(Response):
-    def __init__(self, request: Request, caller: CallerOf, sandbox_id: str, port: int) -> None:
-        self._request, self._caller, self._sandbox_id, self._port = request, caller, sandbox_id, port
-        self.background = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with AsyncExitStack() as stack:
-            stream = await stack.enter_async_context(
-                self._caller.core.dial(self._caller.tenant_id, self._sandbox_id, self._port)
-            )
-            connection = httpcore.AsyncHTTP11Connection(_origin(self._port), _Stream(stream), keepalive_expiry=0)
-            try:
-                response = await connection.handle_async_request(self._outgoing())
-                stack.push_async_callback(response.aclose)
-            except (httpcore.ProtocolError, httpcore.NetworkError, httpcore.TimeoutException) as error:
-                raise PortNotOpen(
-                    f"cannot read the answer of port {self._port} of sandbox {self._sandbox_id}: {error}",
-                    port=self._port,
-                ) from error
-            headers = [(name.lower(), value) for name, value in response.headers if name.lower() not in _HOP_BY_HOP]
-            await send({"type": "http.response.start", "status": response.status, "headers": headers})
-            # What breaks off inside breaks off outside: no clean end is made up.
-            async for chunk in response.aiter_stream():
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    def _outgoing(self) -> httpcore.Request:
-        request = self._request
-        headers = [*_passed(request.scope["headers"]), (b"host", f"localhost:{self._port}".encode())]
-        headers += _forwarded(request.scope, self._port)
-        content: AsyncIterator[bytes] | None = None
-        length = request.headers.get("content-length")
-        if length is not None:
-            headers.append((b"content-length", length.encode()))
-            content = request.stream()
-        elif "transfer-encoding" in request.headers:
-            headers.append((b"transfer-encoding", b"chunked"))
-            content = request.stream()
-        url = httpcore.URL(
-            scheme=b"http", host=b"localhost", port=self._port, target=_target(request.scope, self._port)
-        )
-        return httpcore.Request(request.method, url, headers=headers, content=content)
-
-
-def _origin(port: int) -> httpcore.Origin:
-    return httpcore.Origin(b"http", b"localhost", port)
-
-
-def _target(scope: Scope, port: int) -> bytes:
-    """Path and query as the caller wrote them, below the port."""
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    path = b"/" + raw.split(b"/ports/%d/" % port, 1)[-1]
-    query: bytes = scope["query_string"]
-    return path + b"?" + query if query else path
-
-
-def _passed(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    named = {part.strip().lower() for name, value in headers if name == b"connection" for part in value.split(b",")}
-    skipped = _HOP_BY_HOP | _OURS | named
-    return [(name, value) for name, value in headers if name not in skipped and not name.startswith(b"x-forwarded-")]
-
-
-def _forwarded(scope: Scope, port: int) -> list[tuple[bytes, bytes]]:
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    prefix = scope["path"].split(f"/ports/{port}/", 1)[0] + f"/ports/{port}"
-    client = scope.get("client")
-    return [
-        (b"x-forwarded-host", host),
-        (b"x-forwarded-proto", b"http"),
-        (b"x-forwarded-prefix", prefix.encode()),
-        (b"x-forwarded-for", (client[0] if client else "").encode()),
-    ]
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    """httpcore's view of a connection into the sandbox."""
-
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
-        self._held = b""
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if not self._held:
-            self._held = await self._stream.receive()
-        data, self._held = self._held[:max_bytes], self._held[max_bytes:]
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.send(buffer)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        return None
-
-
-# --- WebSocket ------------------------------------------------------------------------------------------------------
-
-
 @router.websocket("/{path:path}")
 async def websocket(socket: WebSocket, caller: CallerOf, sandbox_id: str, port: int, path: str) -> None:
     """Messages passed on to the program, and back."""
-    try:
-        async with caller.core.dial(caller.tenant_id, sandbox_id, port) as stream:
-            inner = _Inner(stream, socket, port)
-            await inner.shake_hands()
-            await socket.accept(inner.subprotocol)
-            async with anyio.create_task_group() as group:
-                group.start_soon(inner.outwards, group.cancel_scope)
-                await inner.inwards()
-                group.cancel_scope.cancel()
-    except* Error as errors:
-        error = errors.exceptions[0]
-        assert isinstance(error, Error)
-        with suppress(RuntimeError):
-            await socket.close(4000 + error.status, error.code)
-    except* (WebSocketDisconnect, RuntimeError):
-        pass
+    await proxy_websocket(socket, _destination(socket.scope, caller, sandbox_id, port))
 
 
-class _Inner:
-    """The WebSocket to the program inside, without I/O of its own: `websockets` does the protocol."""
-
-    def __init__(self, stream: ByteStream, socket: WebSocket, port: int) -> None:
-        target = _target(socket.scope, port).decode("latin-1")
-        self._stream, self._socket = stream, socket
-        self._protocol = ClientProtocol(
-            parse_uri(f"ws://localhost:{port}{target}"),
-            subprotocols=[Subprotocol(name) for name in socket.scope["subprotocols"]] or None,
-            max_size=_MESSAGE_MAX,
-        )
-        self._port = port
-
-    @property
-    def subprotocol(self) -> str | None:
-        return self._protocol.subprotocol
-
-    async def shake_hands(self) -> None:
-        """Raises PortNotOpen when the program does not speak WebSocket."""
-        request = self._protocol.connect()
-        for name, value in _passed(self._socket.scope["headers"]):
-            if not name.startswith(b"sec-websocket-"):
-                with suppress(KeyError, UnicodeDecodeError):
-                    request.headers[name.decode()] = value.decode("latin-1")
-        self._protocol.send_request(request)
-        await self._flush()
-        while self._protocol.state is State.CONNECTING and self._protocol.handshake_exc is None:
-            data = await self._stream.receive()
-            if not data:
-                break
-            self._protocol.receive_data(data)
-        if self._protocol.state is not State.OPEN:
-            reason = self._protocol.handshake_exc or "it closed the connection"
-            raise PortNotOpen(f"cannot open a WebSocket to port {self._port}: {reason}", port=self._port)
-
-    async def inwards(self) -> None:
-        """The caller's messages, until it leaves."""
-        while True:
-            message = await self._socket.receive()
-            if message["type"] == "websocket.disconnect":
-                self._protocol.send_close(1000)
-                await self._flush()
-                return
-            if (data := message.get("bytes")) is not None:
-                self._protocol.send_binary(data)
-            else:
-                self._protocol.send_text((message.get("text") or "").encode())
-            await self._flush()
-
-    async def outwards(self, scope: anyio.CancelScope) -> None:
-        """The program's messages, until it leaves."""
-        parts: list[bytes] = []
-        opcode = Opcode.BINARY
-        while True:
-            for event in self._protocol.events_received():
-                if not isinstance(event, Frame):
-                    continue
-                if event.opcode in (Opcode.TEXT, Opcode.BINARY):
-                    opcode, parts = event.opcode, []
-                if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                    parts.append(bytes(event.data))
-                    if event.fin:
-                        await self._deliver(opcode, b"".join(parts))
-            await self._flush()
-            if self._protocol.state is not State.OPEN:
-                break
-            data = await self._stream.receive()
-            if not data:
-                break
-            self._protocol.receive_data(data)
-        await self._socket.close(self._protocol.close_code or 1006 - 6)
-        scope.cancel()
-
-    async def _deliver(self, opcode: Opcode, data: bytes) -> None:
-        if opcode is Opcode.TEXT:
-            await self._socket.send_text(data.decode("utf-8", "replace"))
-        else:
-            await self._socket.send_bytes(data)
-
-    async def _flush(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                await self._stream.send(data)
-            else:
-                await self._stream.send_eof()
+def _destination(scope: Scope, caller: Caller, sandbox_id: str, port: int) -> Destination:
+    """Path and query as the caller wrote them, below the port."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return Destination(
+        caller.core, caller.tenant_id, sandbox_id, port,
+        target=b"/" + raw.split(b"/ports/%d/" % port, 1)[-1] + query_of(scope), host=f"localhost:{port}".encode(),
+        hidden=_OURS, prefix=scope["path"].split(f"/ports/{port}/", 1)[0] + f"/ports/{port}",
+    )  # fmt: skip

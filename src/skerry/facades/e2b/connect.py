@@ -1,0 +1,188 @@
+"""Connect, the RPC protocol of envd, with its JSON codec: https://connectrpc.com/docs/protocol.
+
+A method is a coroutine function from a request (a JSON object) to a reply, or a function to a context manager of an
+event stream. Only JSON is spoken: that is what E2B's clients use; a protobuf request is answered 415.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from skerry.errors import Error, SandboxLost, SandboxNotRunning
+from skerry.facades.e2b.errors import HTTP_STATUS, ConnectError, connect_error
+from skerry.facades.e2b.sandbox import DEFAULT_USER, SandboxCall, sandbox_of, user_of
+from skerry.facades.streams import Framing, StreamResponse
+
+Content = dict[str, Any]
+Events = AbstractAsyncContextManager[AsyncIterator[Content]]
+
+_JSON, _STREAM = "application/json", "application/connect+json"
+_MESSAGE_MAX = 16 * 1024 * 1024
+_ENVELOPE = struct.Struct(">BI")
+_COMPRESSED, _LAST = 1, 2
+_KEEPALIVE_S = 90.0
+"""envd's own, when the client names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a method needs to know of its request beside the content."""
+
+    sandbox: SandboxCall
+    user: str
+    timeout_s: float | None
+    """`Connect-Timeout-Ms`: for how long the client is interested."""
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+Unary = Callable[[Call, Content], Awaitable[Content]]
+ServerStream = Callable[[Call, Content], Events]
+ClientStream = Callable[[Call, AsyncIterator[Content]], Awaitable[Content]]
+
+
+def envelope(content: Mapping[str, Any], flags: int = 0) -> bytes:
+    """One message of a stream."""
+    data = json.dumps(content, separators=(",", ":")).encode()
+    return _ENVELOPE.pack(flags, len(data)) + data
+
+
+def unary(method: Unary) -> Endpoint:
+    """The endpoint of a method that has one request and one reply."""
+
+    async def endpoint(request: Request) -> Response:
+        if refusal := _codec(request, _JSON):
+            return refusal
+        user = DEFAULT_USER
+        try:
+            call = _call(request)
+            user = call.user
+            return JSONResponse(await method(call, _object(await _body(request))))
+        except (ConnectError, Error) as error:
+            shown = connect_error(error, user)
+            return JSONResponse(shown.to_wire(), HTTP_STATUS[shown.code])
+
+    return endpoint
+
+
+def server_stream(method: ServerStream, keepalive: Content) -> Endpoint:
+    """The endpoint of a method that has one request and a stream of replies, with `keepalive` where there is none."""
+
+    async def endpoint(request: Request) -> Response:
+        if refusal := _codec(request, _STREAM):
+            return refusal
+        user = DEFAULT_USER
+        try:
+            call = _call(request)
+            user = call.user
+            messages = [message async for message in _messages(request)]
+            if len(messages) != 1:
+                raise ConnectError("invalid_argument", f"expected one message in the request, not {len(messages)}")
+            source = method(call, messages[0])
+        except (ConnectError, Error) as error:
+            return _refused_stream(connect_error(error, user))
+        asked = request.headers.get("keepalive-ping-interval", "")
+        every_s = float(asked) if asked.isdigit() and int(asked) > 0 else _KEEPALIVE_S
+        return StreamResponse(source, _framing(user, keepalive), heartbeat_s=every_s)
+
+    return endpoint
+
+
+def client_stream(method: ClientStream) -> Endpoint:
+    """The endpoint of a method that has a stream of requests and one reply."""
+
+    async def endpoint(request: Request) -> Response:
+        if refusal := _codec(request, _STREAM):
+            return refusal
+        user = DEFAULT_USER
+        try:
+            call = _call(request)
+            user = call.user
+            reply = await method(call, _messages(request))
+        except (ConnectError, Error) as error:
+            return _refused_stream(connect_error(error, user))
+        return Response(envelope(reply) + envelope({}, _LAST), media_type=_STREAM)
+
+    return endpoint
+
+
+def _framing(user: str, keepalive: Content) -> Framing:
+    def failure(error: Exception) -> bytes | None:
+        if isinstance(error, SandboxLost | SandboxNotRunning):
+            return None  # a client that sees the connection break asks whether the sandbox is there, and says so
+        return envelope({"error": connect_error(error, user).to_wire()}, _LAST)
+
+    return Framing(
+        _STREAM, envelope, envelope(keepalive), failure, envelope({}, _LAST),
+        errors=(Error, ConnectError), plain_errors=False,
+    )  # fmt: skip
+
+
+def _call(request: Request) -> Call:
+    """Raises ConnectError when the token or the user cannot be accepted."""
+    sandbox = sandbox_of(request)
+    sandbox.check_token(request.headers.get("x-access-token"))
+    asked = request.headers.get("connect-timeout-ms", "")
+    return Call(sandbox, user_of(request), int(asked) / 1000 if asked.isdigit() and int(asked) > 0 else None)
+
+
+def _codec(request: Request, wanted: str) -> Response | None:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given == wanted:
+        return None
+    return Response(
+        f"cannot read {given or 'a request without content type'}: only {wanted} is spoken here", 415,
+        {"Accept-Post": wanted},
+    )  # fmt: skip
+
+
+def _refused_stream(error: ConnectError) -> Response:
+    return Response(envelope({"error": error.to_wire()}, _LAST), media_type=_STREAM)
+
+
+async def _body(request: Request) -> bytes:
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > _MESSAGE_MAX:
+            raise ConnectError("resource_exhausted", f"a message is larger than the limit of {_MESSAGE_MAX} bytes")
+    return bytes(data)
+
+
+async def _messages(request: Request) -> AsyncIterator[Content]:
+    """The messages of a request's stream. Raises ConnectError for what is no stream of messages."""
+    held = bytearray()
+    async for chunk in request.stream():
+        held += chunk
+        while len(held) >= _ENVELOPE.size:
+            flags, size = _ENVELOPE.unpack_from(held)
+            if size > _MESSAGE_MAX:
+                raise ConnectError("resource_exhausted", f"a message of {size} bytes exceeds {_MESSAGE_MAX}")
+            if len(held) < _ENVELOPE.size + size:
+                break
+            data = bytes(held[_ENVELOPE.size : _ENVELOPE.size + size])
+            del held[: _ENVELOPE.size + size]
+            if flags & _COMPRESSED:
+                raise ConnectError("unimplemented", "a compressed message: compression is not spoken here")
+            if flags & _LAST:
+                return
+            yield _object(data)
+    if held:
+        raise ConnectError("invalid_argument", "the request ended in the middle of a message")
+
+
+def _object(data: bytes) -> Content:
+    try:
+        content = json.loads(data or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise ConnectError("invalid_argument", f"a message is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConnectError("invalid_argument", "a message is not a JSON object")
+    return content

@@ -1,0 +1,338 @@
+"""E2B's control plane: sandboxes and templates, in the shapes of both generations of its SDKs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+from fastapi import Depends, FastAPI, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from skerry import __version__
+from skerry.core import Core
+from skerry.core.tokens import Tokens
+from skerry.errors import Error, SandboxNotFound, TemplateNotFound
+from skerry.facades.e2b.errors import plain_error, rest_error
+from skerry.facades.e2b.sandbox import ENVD, FACTS, TRAFFIC
+from skerry.models import Sandbox, SandboxSpec, SandboxState, SandboxUpdate
+from skerry.ports import SandboxRecord
+
+ENVD_VERSION = "0.6.13"
+"""Of the envd whose behaviour this is: SDKs ask before they use what is new."""
+_CLIENT_ID = "skerry"
+_NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+_MIB = 1024 * 1024
+_V1_TIMEOUT_S, _V2_TIMEOUT_S = 15, 300
+
+
+class _Body(BaseModel):
+    """What a client sends. Fields that we do not know are those of other versions: they are left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class NewSandbox(_Body):
+    templateID: Annotated[str, Field(min_length=1, max_length=256)]
+    timeout: int | None = None
+    secure: bool | None = None
+    allow_internet_access: bool | None = None
+    metadata: dict[str, str] | None = None
+    envVars: dict[str, str] | None = None
+    autoPause: bool | None = None
+
+
+class ConnectSandbox(_Body):
+    timeout: int | None = None
+
+
+class Timeout(_Body):
+    timeout: int
+
+
+class Refresh(_Body):
+    duration: Annotated[int, Field(ge=0, le=3600)] = 60
+
+
+class Caller:
+    """Who asks."""
+
+    def __init__(self, core: Core, tokens: Tokens, domain: str | None, tenant_id: str) -> None:
+        self.core, self.tokens, self.domain, self.tenant_id = core, tokens, domain, tenant_id
+
+
+async def _authenticated(
+    request: Request, x_api_key: Annotated[str | None, Header()] = None,
+    authorization: Annotated[str | None, Header()] = None,
+) -> Caller:  # fmt: skip
+    """Raises Unauthenticated."""
+    state = request.app.state
+    secret = x_api_key or (authorization or "").partition(" ")[2].strip()
+    return Caller(state.core, state.tokens, state.domain(), await state.core.keys.authenticate(secret))
+
+
+CallerOf = Annotated[Caller, Depends(_authenticated)]
+
+
+def create_app(core: Core, tokens: Tokens, domain: Callable[[], str | None]) -> FastAPI:
+    """The control plane.
+
+    Args:
+        domain: below which sandboxes are reached; None: only through the address of the server itself.
+    """
+    app = FastAPI(
+        title="Skerry: E2B", version=__version__, docs_url=None, redoc_url=None, strict_content_type=False,
+        redirect_slashes=False,
+    )  # fmt: skip
+    app.state.core, app.state.tokens, app.state.domain = core, tokens, domain
+    app.add_exception_handler(Error, _error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.post("/sandboxes", status_code=201)(create_v1)
+    app.post("/v2/sandboxes", status_code=201)(create_v2)
+    app.get("/sandboxes")(listing_v1)
+    app.get("/v2/sandboxes")(listing)
+    app.get("/sandboxes/{sandbox_id}")(detail)
+    app.delete("/sandboxes/{sandbox_id}", status_code=204, response_class=Response)(kill)
+    app.post("/sandboxes/{sandbox_id}/connect")(connect)
+    app.post("/v2/sandboxes/{sandbox_id}/connect")(connect)
+    app.post("/sandboxes/{sandbox_id}/timeout", status_code=204, response_class=Response)(set_timeout)
+    app.post("/sandboxes/{sandbox_id}/refreshes", status_code=204, response_class=Response)(refresh)
+    app.get("/sandboxes/{sandbox_id}/metrics")(metrics)
+    app.get("/templates")(templates)
+    app.get("/templates/aliases/{alias}")(template_alias)
+    return app
+
+
+async def _error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Error)
+    return rest_error(error)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    return plain_error(400, f"error validating the request: {where}: {first['msg']}")
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return plain_error(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+
+
+# --- sandboxes ------------------------------------------------------------------------------------------------------
+
+
+async def create_v1(caller: CallerOf, wanted: NewSandbox) -> Response:
+    """`POST /sandboxes`: of SDKs up to 2.45."""
+    return await _create(caller, wanted, _V1_TIMEOUT_S, secure=wanted.secure is True, key=None)
+
+
+async def create_v2(
+    caller: CallerOf, wanted: NewSandbox,
+    idempotency_key: Annotated[str | None, Header(pattern="^[A-Za-z0-9_-]{1,255}$")] = None,
+) -> Response:  # fmt: skip
+    """`POST /v2/sandboxes`: always secured."""
+    return await _create(caller, wanted, _V2_TIMEOUT_S, secure=True, key=idempotency_key)
+
+
+async def _create(caller: Caller, wanted: NewSandbox, default_s: int, *, secure: bool, key: str | None) -> Response:
+    timeout_s = default_s if wanted.timeout is None else wanted.timeout
+    if timeout_s <= 0:
+        return plain_error(400, "Timeout must be greater than 0")
+    spec = SandboxSpec(
+        template=_template_name(wanted.templateID), timeout_s=float(timeout_s), metadata=wanted.metadata or {},
+        env=wanted.envVars or {}, internet=wanted.allow_internet_access is not False,
+    )  # fmt: skip
+    sandbox = await caller.core.sandboxes.create(
+        caller.tenant_id, spec, key, internal={FACTS: {"secure": secure, "template": wanted.templateID}}
+    )
+    return JSONResponse(_opened(caller, sandbox, secure=secure), 201)
+
+
+def _template_name(reference: str) -> str:
+    """`[namespace/]alias[:tag]`, in any case, to the name of a template."""
+    name = reference.lower().rpartition("/")[2]
+    return name.removesuffix(":default")
+
+
+def _opened(caller: Caller, sandbox: Sandbox, *, secure: bool) -> dict[str, Any]:
+    """Sandbox: what a client needs to use it."""
+    shown: dict[str, Any] = {
+        "sandboxID": sandbox.id, "templateID": sandbox.template, "alias": sandbox.template, "clientID": _CLIENT_ID,
+        "envdVersion": ENVD_VERSION, "domain": caller.domain,
+    }  # fmt: skip
+    if secure:
+        shown["envdAccessToken"] = caller.tokens.of(sandbox.id, ENVD)
+        shown["trafficAccessToken"] = caller.tokens.of(sandbox.id, TRAFFIC)
+    return shown
+
+
+def _listed(sandbox: Sandbox) -> dict[str, Any]:
+    """ListedSandbox."""
+    return {
+        "sandboxID": sandbox.id, "templateID": sandbox.template, "alias": sandbox.template, "clientID": _CLIENT_ID,
+        "envdVersion": ENVD_VERSION, "startedAt": _moment(sandbox.created_at), "state": _state(sandbox),
+        "endAt": _moment(sandbox.expires_at or _NEVER), "cpuCount": max(1, round(sandbox.limits.cpu)),
+        "memoryMB": sandbox.limits.memory_mib, "diskSizeMB": sandbox.limits.disk_mib, "metadata": sandbox.metadata,
+    }  # fmt: skip
+
+
+def _state(sandbox: Sandbox) -> str:
+    return "paused" if sandbox.state is SandboxState.PAUSED else "running"
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+async def _record(caller: Caller, sandbox_id: str) -> SandboxRecord:
+    """Of one that has not ended. Raises SandboxNotFound."""
+    record = await caller.core.sandboxes.record(caller.tenant_id, _cut(sandbox_id))
+    if record.sandbox.state not in (SandboxState.RUNNING, SandboxState.PAUSED):
+        raise SandboxNotFound(f"cannot find sandbox {sandbox_id}: it has ended", sandbox_id=sandbox_id)
+    return record
+
+
+def _cut(sandbox_id: str) -> str:
+    """Older clients write `id-clientID`."""
+    return sandbox_id.partition("-")[0]
+
+
+async def detail(caller: CallerOf, sandbox_id: str) -> Response:
+    """`GET /sandboxes/{id}`."""
+    record = await _record(caller, sandbox_id)
+    secure = record.internal.get(FACTS, {}).get("secure", True)
+    shown = {
+        **_listed(record.sandbox), "domain": caller.domain, "allowInternetAccess": record.sandbox.internet,
+        "lifecycle": {"autoResume": False, "onTimeout": "kill"},
+    }  # fmt: skip
+    if secure:
+        shown["envdAccessToken"] = caller.tokens.of(record.sandbox.id, ENVD)
+    return JSONResponse(shown)
+
+
+async def listing(
+    caller: CallerOf, metadata: str | None = None, state: str | None = None, template: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    next_token: Annotated[str | None, Query(alias="nextToken")] = None,
+) -> Response:  # fmt: skip
+    """`GET /v2/sandboxes`: newest first, by pages."""
+    wanted = {SandboxState(name) for name in (state or "running,paused").split(",") if name in ("running", "paused")}
+    page = await caller.core.sandboxes.page(
+        caller.tenant_id, states=sorted(wanted), metadata=_filter(metadata), limit=limit, cursor=next_token or None,
+        template=None if template is None else _template_name(template),
+    )  # fmt: skip
+    headers = {"X-Next-Token": page.next_cursor} if page.next_cursor else {}
+    return JSONResponse([_listed(sandbox) for sandbox in page.items], headers=headers)
+
+
+async def listing_v1(caller: CallerOf, metadata: str | None = None) -> Response:
+    """`GET /sandboxes`: all that run, in one answer."""
+    found: list[Sandbox] = []
+    cursor = None
+    while True:
+        page = await caller.core.sandboxes.page(
+            caller.tenant_id, states=[SandboxState.RUNNING], metadata=_filter(metadata), limit=1000, cursor=cursor
+        )
+        found += page.items
+        if (cursor := page.next_cursor) is None:
+            return JSONResponse([_listed(sandbox) for sandbox in found])
+
+
+def _filter(metadata: str | None) -> dict[str, str]:
+    """The pairs all of which a sandbox must have: encoded as a whole, and each name and value once more."""
+    pairs = {}
+    for pair in unquote(metadata or "").split("&"):
+        name, equals, value = pair.partition("=")
+        if equals:
+            pairs[unquote(name)] = unquote(value)
+    return pairs
+
+
+async def kill(caller: CallerOf, sandbox_id: str) -> None:
+    """`DELETE /sandboxes/{id}`."""
+    record = await _record(caller, sandbox_id)
+    await caller.core.sandboxes.destroy(caller.tenant_id, record.sandbox.id)
+
+
+async def connect(caller: CallerOf, sandbox_id: str, wanted: ConnectSandbox) -> Response:
+    """`POST /v2/sandboxes/{id}/connect`: gives it more time, never less."""
+    record = await _record(caller, sandbox_id)
+    timeout_s = _V2_TIMEOUT_S if wanted.timeout is None else wanted.timeout
+    if timeout_s < 0:
+        return plain_error(400, "Timeout must not be negative")
+    await _extend(caller, record, timeout_s)
+    secure = record.internal.get(FACTS, {}).get("secure", True)
+    return JSONResponse(_opened(caller, record.sandbox, secure=secure))
+
+
+async def _extend(caller: Caller, record: SandboxRecord, timeout_s: int) -> None:
+    expires_at = record.sandbox.expires_at
+    if timeout_s > 0 and expires_at is not None and expires_at < datetime.now(UTC) + timedelta(seconds=timeout_s):
+        change = SandboxUpdate(timeout_s=float(timeout_s))
+        await caller.core.sandboxes.update(caller.tenant_id, record.sandbox.id, change)
+
+
+async def set_timeout(caller: CallerOf, sandbox_id: str, wanted: Timeout) -> Response:
+    """`POST /sandboxes/{id}/timeout`: from now; 0 ends it."""
+    record = await _record(caller, sandbox_id)
+    if wanted.timeout < 0:
+        return plain_error(400, "Timeout must not be negative")
+    if wanted.timeout == 0:
+        await caller.core.sandboxes.destroy(caller.tenant_id, record.sandbox.id)
+    else:
+        change = SandboxUpdate(timeout_s=float(wanted.timeout))
+        await caller.core.sandboxes.update(caller.tenant_id, record.sandbox.id, change)
+    return Response(status_code=204)
+
+
+async def refresh(caller: CallerOf, sandbox_id: str, wanted: Refresh) -> None:
+    """`POST /sandboxes/{id}/refreshes`: so much time at least."""
+    await _extend(caller, await _record(caller, sandbox_id), wanted.duration)
+
+
+async def metrics(caller: CallerOf, sandbox_id: str) -> Response:
+    """`GET /sandboxes/{id}/metrics`: the present."""
+    record = await _record(caller, sandbox_id)
+    stats = await caller.core.sandboxes.stats(caller.tenant_id, record.sandbox.id)
+    limits, now = record.sandbox.limits, datetime.now(UTC)
+    shown = {
+        "timestamp": _moment(now), "timestampUnix": int(now.timestamp()), "cpuCount": max(1, round(limits.cpu)),
+        "cpuUsedPct": 0.0, "memUsed": int(stats.memory_used_mib * _MIB), "memTotal": limits.memory_mib * _MIB,
+        "memCache": 0, "diskUsed": int(stats.disk_used_mib * _MIB), "diskTotal": limits.disk_mib * _MIB,
+    }  # fmt: skip
+    return JSONResponse([shown])
+
+
+# --- templates ------------------------------------------------------------------------------------------------------
+
+
+async def templates(caller: CallerOf) -> Response:
+    """`GET /templates`."""
+    shown = [
+        {
+            "templateID": template.name, "buildID": template.image.partition(":")[2][:32], "public": True,
+            "cpuCount": max(1, round(template.limits.cpu)), "memoryMB": template.limits.memory_mib,
+            "diskSizeMB": template.limits.disk_mib, "aliases": [template.name], "names": [template.name],
+            "createdAt": _moment(template.built_at), "updatedAt": _moment(template.built_at), "createdBy": None,
+            "lastSpawnedAt": None, "spawnCount": 0, "buildCount": 1, "envdVersion": ENVD_VERSION,
+            "buildStatus": "ready",
+        }
+        for template in caller.core.templates.templates()
+    ]  # fmt: skip
+    return JSONResponse(shown)
+
+
+async def template_alias(caller: CallerOf, alias: str) -> Response:
+    """`GET /templates/aliases/{alias}`."""
+    try:
+        template = caller.core.templates.template(_template_name(alias))
+    except TemplateNotFound:
+        return plain_error(404, f"template alias '{alias}' not found")
+    return JSONResponse({"templateID": template.name, "public": True})

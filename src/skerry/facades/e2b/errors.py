@@ -1,0 +1,94 @@
+"""Our errors in the two shapes that E2B's clients know: its REST API's and Connect's."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from starlette.responses import JSONResponse, Response
+
+from skerry.errors import (
+    CannotStartProcess,
+    DirectoryNotEmpty,
+    Error,
+    FileError,
+    FileExists,
+    FileMissing,
+    HostFull,
+    InvalidPath,
+    InvalidRequest,
+    IsADirectory,
+    LimitExceeded,
+    NoSpace,
+    NotADirectory,
+    NotAFile,
+    NotFound,
+    PermissionDenied,
+    ProcessNotFound,
+    RequestTooLarge,
+    SandboxNotFound,
+    SandboxNotRunning,
+    TemplateNotFound,
+    Unauthenticated,
+    UserNotFound,
+)
+
+HTTP_STATUS = {
+    "canceled": 499, "unknown": 500, "invalid_argument": 400, "deadline_exceeded": 504, "not_found": 404,
+    "already_exists": 409, "permission_denied": 403, "resource_exhausted": 429, "failed_precondition": 400,
+    "unimplemented": 501, "internal": 500, "unavailable": 503, "unauthenticated": 401,
+}  # fmt: skip
+"""Connect's codes and the HTTP statuses of unary replies; https://connectrpc.com/docs/protocol#error-codes."""
+
+_CONNECT: tuple[tuple[type[Error] | tuple[type[Error], ...], str], ...] = (
+    ((ProcessNotFound, FileMissing, NotFound), "not_found"),
+    (FileExists, "already_exists"),
+    (PermissionDenied, "permission_denied"),
+    ((NoSpace, LimitExceeded, HostFull, RequestTooLarge), "resource_exhausted"),
+    ((NotADirectory, IsADirectory, NotAFile, InvalidPath, DirectoryNotEmpty, InvalidRequest), "invalid_argument"),
+    (Unauthenticated, "unauthenticated"),
+    ((SandboxNotFound, SandboxNotRunning), "unavailable"),
+    ((CannotStartProcess, FileError), "invalid_argument"),
+)
+
+
+class ConnectError(Exception):
+    """An error in Connect's own terms."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+    def to_wire(self) -> dict[str, str]:
+        return {"code": self.code, "message": self.message}
+
+
+def connect_error(error: Exception, user: str) -> ConnectError:
+    """The same error in Connect's terms, of a call made for `user`."""
+    if isinstance(error, ConnectError):
+        return error
+    assert isinstance(error, Error)
+    if isinstance(error, UserNotFound):
+        return ConnectError("unauthenticated", f"invalid username: '{user}'")
+    code = next((code for kinds, code in _CONNECT if isinstance(error, kinds)), "internal")
+    return ConnectError(code, error.message)
+
+
+def rest_error(error: Error) -> Response:
+    """The same error as E2B's REST API answers it."""
+    status, message = error.status, error.message
+    if isinstance(error, SandboxNotFound | SandboxNotRunning):
+        status = 404
+        message = f"Sandbox \"{error.details.get('sandbox_id', '')}\" doesn't exist or you don't have access to it"
+    elif isinstance(error, TemplateNotFound):
+        message = f"template '{error.details.get('template', '')}' not found"
+    headers = {}
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
+        headers["Should-Retry"] = str(error.retryable).lower()
+        if error.retryable:
+            headers["Retry-After"] = str(error.details.get("retry_after_s", 1))
+    return plain_error(status, message, headers)
+
+
+def plain_error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """An error of E2B's REST API, and of envd's HTTP endpoints."""
+    return JSONResponse({"code": status, "message": message}, status, headers)

@@ -1,0 +1,381 @@
+"""envd's `/files`: content up and down, with signed addresses; and its other plain HTTP endpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import posixpath
+import re
+import time
+import zlib
+from base64 import b64encode
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from skerry.errors import Error, FileMissing, IsADirectory, NoSpace, RequestTooLarge
+from skerry.facades.e2b.errors import HTTP_STATUS, ConnectError, connect_error, plain_error
+from skerry.facades.e2b.sandbox import DEFAULT_USER, ENVD, SandboxCall, sandbox_of
+from skerry.models import FileInfo
+
+_SIGNATURE = "v1_"
+_INFLATED = 256 * 1024
+_MIB = 1024 * 1024
+
+Endpoint = Callable[[Request], Any]
+
+
+def answered(endpoint: Endpoint) -> Endpoint:
+    """Errors in the words of envd's HTTP endpoints."""
+
+    async def guarded(request: Request) -> Response:
+        user = request.query_params.get("username") or DEFAULT_USER
+        try:
+            response: Response = await endpoint(request)
+            return response
+        except (Error, ConnectError) as error:
+            return _refused(error, user)
+
+    return guarded
+
+
+def _refused(error: Exception, user: str) -> Response:
+    shown = connect_error(error, user)
+    if isinstance(error, NoSpace):
+        return plain_error(507, error.message)
+    if isinstance(error, RequestTooLarge):
+        return plain_error(413, error.message)
+    status = 404 if isinstance(error, FileMissing) else HTTP_STATUS[shown.code]
+    return plain_error(status, shown.message)
+
+
+# --- who may --------------------------------------------------------------------------------------------------------
+
+
+def signature(path: str, operation: str, user: str, token: str, expiration: int | None) -> str:
+    """What a signed address carries.
+
+    Args:
+        operation: `read` or `write`.
+        expiration: Unix seconds; None: never.
+    """
+    text = f"{path}:{operation}:{user}:{token}" + (f":{expiration}" if expiration is not None else "")
+    return _SIGNATURE + b64encode(hashlib.sha256(text.encode(errors="replace")).digest()).decode().rstrip("=")
+
+
+def _authorize(request: Request, sandbox: SandboxCall, operation: str) -> None:
+    """By the token in the header, else by the signature of the address. Raises ConnectError."""
+    if not sandbox.secure:
+        return
+    given = request.headers.get("x-access-token")
+    if given is not None:
+        if not sandbox.tokens.fits(given, sandbox.id, ENVD):
+            raise ConnectError("unauthenticated", "access token present in header but does not match")
+        return
+    query = request.query_params
+    shown = query.get("signature")
+    if shown is None:
+        raise ConnectError("unauthenticated", "missing signature query parameter")
+    expires = query.get("signature_expiration")
+    if expires is not None and not re.fullmatch(r"-?\d{1,15}", expires):
+        raise ConnectError("invalid_argument", "signature_expiration must be a number of seconds")
+    wanted = signature(
+        query.get("path", ""), operation, query.get("username", ""), sandbox.tokens.of(sandbox.id, ENVD),
+        None if expires is None else int(expires),
+    )  # fmt: skip
+    if not hmac.compare_digest(wanted.encode(), shown.encode(errors="replace")):
+        raise ConnectError("unauthenticated", "invalid signature")
+    if expires is not None and int(expires) < time.time():
+        raise ConnectError("unauthenticated", "signature is already expired")
+
+
+# --- download -------------------------------------------------------------------------------------------------------
+
+
+@answered
+async def download(request: Request) -> Response:
+    """`GET /files`."""
+    sandbox, user = sandbox_of(request), request.query_params.get("username") or DEFAULT_USER
+    _authorize(request, sandbox, "read")
+    path = _checked(request.query_params.get("path", ""))
+    if not _identity_accepted(request.headers.get("accept-encoding", "")):
+        return plain_error(406, "the content is sent as it is: Accept-Encoding must allow identity")
+    return _Download(sandbox, path, user, request.headers.get("range"))
+
+
+def _identity_accepted(header: str) -> bool:
+    """Whether content may be sent as it is."""
+    weights = {}
+    for part in header.lower().split(","):
+        name, _, weight = part.strip().partition(";q=")
+        weights[name.strip()] = weight.strip() not in ("0", "0.0", "0.00", "0.000") if weight else True
+    return weights.get("identity", weights.get("*", True))
+
+
+class _Download(Response):
+    """Opens the file when it is sent, and sends exactly what Content-Length says."""
+
+    media_type = "application/octet-stream"
+
+    def __init__(self, sandbox: SandboxCall, path: str, user: str, range_header: str | None) -> None:
+        self._sandbox, self._path, self._user, self._range_header = sandbox, path, user, range_header
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                await self._open(stack, scope, receive, send)
+        except (Error, ConnectError) as error:
+            await _refused(error, self._user)(scope, receive, send)
+
+    async def _open(self, stack: AsyncExitStack, scope: Scope, receive: Receive, send: Send) -> None:
+        files, where = self._sandbox.core.files, (*self._sandbox.where, self._path)
+        wanted = _range(self._range_header)
+        first: int | None = 0
+        length = None
+        if wanted is not None:
+            info = await files.stat(*where, user=self._user)
+            first, last = wanted
+            if first is None:
+                first = max(0, info.size - (last or 0))
+            elif last is not None:
+                length = last - first + 1
+        assert first is not None
+        content = await stack.enter_async_context(files.read(*where, user=self._user, offset=first, length=length))
+        size = content.info.size
+        if wanted is not None and first >= size > 0:
+            headers = {"Content-Range": f"bytes */{size}"}
+            await plain_error(416, "the file has no such range", headers)(scope, receive, send)
+            return
+        end = size if length is None else min(size, first + length)
+        self.status_code = 206 if wanted is not None else 200
+        headers = {
+            "Content-Length": str(end - first), "Accept-Ranges": "bytes",
+            "Content-Disposition": f"inline; filename*=utf-8''{_quoted(posixpath.basename(self._path))}",
+            "Last-Modified": content.info.modified_at.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+            "X-Content-Type-Options": "nosniff", "Vary": "Accept-Encoding",
+        }  # fmt: skip
+        if wanted is not None:
+            headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
+        self.init_headers(headers)
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        left = end - first
+        async for chunk in content.chunks:
+            piece = chunk[:left]
+            left -= len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if not left:
+                break
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _quoted(name: str) -> str:
+    return "".join(chr(byte) if chr(byte).isalnum() or byte in b"._-" else f"%{byte:02X}" for byte in name.encode())
+
+
+def _range(header: str | None) -> tuple[int | None, int | None] | None:
+    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "")
+    if found is None or found.groups() == ("", ""):
+        return None
+    first, last = found.groups()
+    if first and last and int(last) < int(first):
+        return None
+    return int(first) if first else None, int(last) if last else None
+
+
+# --- upload ---------------------------------------------------------------------------------------------------------
+
+
+@answered
+async def upload(request: Request) -> Response:
+    """`POST /files`: the body is the file, or a form with one part for each file."""
+    sandbox, user = sandbox_of(request), request.query_params.get("username") or DEFAULT_USER
+    _authorize(request, sandbox, "write")
+    body = _inflated(request)
+    path = request.query_params.get("path", "")
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    written = []
+    if kind == b"multipart/form-data":
+        async for part in _parts(body, options.get(b"boundary", b"")):
+            if part.name == "file":
+                target = _checked(path or part.filename)
+                written.append(await _write(sandbox, target, part.chunks(), user))
+        if not written:
+            raise ConnectError("invalid_argument", "the form holds no part named 'file'")
+    else:
+        written.append(await _write(sandbox, _checked(path), body, user))
+    return JSONResponse([{"path": info.path, "name": info.name, "type": "file"} for info in written])
+
+
+async def _write(sandbox: SandboxCall, path: str, chunks: AsyncIterator[bytes], user: str) -> FileInfo:
+    try:
+        return await sandbox.core.files.write(*sandbox.where, path, chunks, user=user)
+    except IsADirectory:
+        raise ConnectError("invalid_argument", f"path is a directory: {path}") from None
+
+
+def _checked(path: str) -> str:
+    if not path or "\0" in path:
+        raise ConnectError("invalid_argument", "path must be given, and must not hold a NUL character")
+    return path
+
+
+async def _inflated(request: Request) -> AsyncIterator[bytes]:
+    """The body, without its compression. Raises ConnectError for what is not compressed as it says."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        async for chunk in request.stream():
+            if chunk:
+                yield chunk
+        return
+    if encoding != "gzip":
+        raise ConnectError("invalid_argument", f"unsupported content encoding {encoding!r}: it is gzip or identity")
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        async for chunk in request.stream():
+            data = chunk
+            while data:
+                piece = inflater.decompress(data, _INFLATED)
+                if piece:
+                    yield piece
+                data = inflater.unconsumed_tail
+        if rest := inflater.flush():
+            yield rest
+    except zlib.error as error:
+        raise ConnectError("invalid_argument", f"the body is not gzip: {error}") from None
+    if not inflater.eof:
+        raise ConnectError("invalid_argument", "the body ended in the middle of its gzip stream")
+
+
+@dataclass(eq=False)
+class _Part:
+    """One part of a form; its content must be read before the next part is asked for."""
+
+    source: _Form
+    name: str = ""
+    filename: str = ""
+    held: deque[bytes] = field(default_factory=deque)
+    ended: bool = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        while True:
+            while self.held:
+                yield self.held.popleft()
+            if self.ended:
+                return
+            await self.source.more()
+
+
+class _Form:
+    """Feeds a parser and keeps what it finds."""
+
+    def __init__(self, body: AsyncIterator[bytes], boundary: bytes) -> None:
+        if not boundary:
+            raise ConnectError("invalid_argument", "the form has no boundary")
+        self._body = body
+        self._field = self._value = b""
+        self._headers: dict[bytes, bytes] = {}
+        self.parts: deque[_Part] = deque()
+        self._open: _Part | None = None
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._headers.clear, "on_header_begin": self._clear, "on_header_field": self._on_field,
+                "on_header_value": self._on_value, "on_header_end": self._on_header, "on_headers_finished": self._begin,
+                "on_part_data": self._data, "on_part_end": self._end,
+            },
+        )  # fmt: skip
+
+    async def more(self) -> None:
+        """Read on. Raises ConnectError when nothing is left to read."""
+        try:
+            chunk = await anext(self._body, None)
+            if chunk is None:
+                raise ConnectError("invalid_argument", "the form ended in the middle of a part")
+            self._parser.write(chunk)
+        except MultipartParseError as error:
+            raise ConnectError("invalid_argument", f"the form cannot be read: {error}") from None
+
+    async def next(self) -> _Part | None:
+        while not self.parts:
+            try:
+                await self.more()
+            except ConnectError:
+                if self._open is None or self._open.ended:
+                    return None
+                raise
+        return self.parts.popleft()
+
+    def _clear(self) -> None:
+        self._field = self._value = b""
+
+    def _on_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _on_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header(self) -> None:
+        self._headers[self._field.lower()] = self._value
+
+    def _begin(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        name, filename = (options.get(key, b"").decode(errors="replace") for key in (b"name", b"filename"))
+        self._open = _Part(self, name, filename)
+        self.parts.append(self._open)
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        assert self._open is not None
+        self._open.held.append(data[start:end])
+
+    def _end(self) -> None:
+        assert self._open is not None
+        self._open.ended = True
+
+
+async def _parts(body: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[_Part]:
+    form = _Form(body, boundary)
+    while (part := await form.next()) is not None:
+        yield part
+        async for _ in part.chunks():  # what its taker has left
+            pass
+
+
+# --- the rest -------------------------------------------------------------------------------------------------------
+
+
+async def health(request: Request) -> Response:
+    """`GET /health`: the front has answered already when the sandbox is gone."""
+    return Response(status_code=204)
+
+
+@answered
+async def metrics(request: Request) -> Response:
+    """`GET /metrics`."""
+    sandbox = sandbox_of(request)
+    sandbox.check_token(request.headers.get("x-access-token"))
+    stats = await sandbox.core.sandboxes.stats(*sandbox.where)
+    limits = (await sandbox.core.sandboxes.get(*sandbox.where)).limits
+    return JSONResponse(
+        {
+            "ts": int(time.time()), "cpu_count": limits.cpu, "cpu_used_pct": 0.0,
+            "mem_total": limits.memory_mib * _MIB, "mem_used": int(stats.memory_used_mib * _MIB), "mem_cache": 0,
+            "disk_used": int(stats.disk_used_mib * _MIB), "disk_total": limits.disk_mib * _MIB,
+        }
+    )  # fmt: skip
+
+
+@answered
+async def envs(request: Request) -> Response:
+    """`GET /envs`: the environment of everything in the sandbox."""
+    sandbox = sandbox_of(request)
+    sandbox.check_token(request.headers.get("x-access-token"))
+    return JSONResponse(dict((await sandbox.core.sandboxes.record(*sandbox.where)).env))

@@ -1,0 +1,114 @@
+"""The door: decides from host name, headers and path which application answers.
+
+A request for a sandbox is known by its host, `<port>-<sandbox>.<domain>`, or, where the host is the server itself, by
+the headers `E2b-Sandbox-Id` and `E2b-Sandbox-Port`. Everything else is for a control plane: ours below `/v1` and what
+else it serves, E2B's on the paths that it knows.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from skerry.core import Core
+from skerry.core.tokens import Tokens
+from skerry.errors import PortNotOpen, SandboxLost, SandboxNotFound, SandboxNotRunning
+from skerry.facades.e2b.sandbox import FACTS, SandboxCall
+from skerry.facades.proxy import Destination, Proxied, proxy_websocket, query_of
+
+ENVD_PORT, INTERPRETER_PORT = 49983, 49999
+_HOST = re.compile(r"(\d{1,5})-([a-z0-9]+)(?:-[a-z0-9]+)?\.(.+)")
+_E2B_PATH = re.compile(r"/(v[23]/(sandboxes|templates)|sandboxes|templates|snapshots|volumes|secrets)(/.*)?")
+
+_OURS = frozenset({b"e2b-sandbox-id", b"e2b-sandbox-port", b"e2b-traffic-access-token"})
+
+
+@dataclass(frozen=True)
+class Front:
+    """An ASGI application in front of all others."""
+
+    core: Core
+    tokens: Tokens
+    native: ASGIApp
+    control: ASGIApp
+    envd: ASGIApp
+    interpreter: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.native(scope, receive, send)
+        elif (address := _address(HTTPConnection(scope))) is not None:
+            await self._sandbox(*address, scope, receive, send)
+        elif scope["type"] == "http" and _E2B_PATH.fullmatch(scope["path"]):
+            await self.control(scope, receive, send)
+        else:
+            await self.native(scope, receive, send)
+
+    async def _sandbox(self, sandbox_id: str, port: int, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            record = self.core.sandboxes.running(sandbox_id)
+        except SandboxNotRunning:
+            await _unavailable(scope, sandbox_id, "The sandbox was not found")(scope, receive, send)
+            return
+        call = SandboxCall(self.core, self.tokens, record.tenant_id, sandbox_id, record.internal.get(FACTS, {}))
+        scope["skerry.sandbox"] = call
+        application = {ENVD_PORT: self.envd, INTERPRETER_PORT: self.interpreter}.get(port)
+        if application is not None:
+            await application(scope, receive, send)
+        else:
+            await _pass_on(call, port, scope, receive, send)
+
+
+def _address(connection: HTTPConnection) -> tuple[str, int] | None:
+    """Sandbox and port that a request is for."""
+    host = connection.headers.get("host", "").lower()
+    if found := _HOST.fullmatch(host):
+        return found[2], int(found[1])
+    sandbox_id, port = connection.headers.get("e2b-sandbox-id"), connection.headers.get("e2b-sandbox-port", "")
+    if sandbox_id and port.isdigit() and _is_server(host):
+        return sandbox_id.partition("-")[0], int(port)
+    return None
+
+
+def _is_server(host: str) -> bool:
+    """Whether this names the server itself: then headers may say which sandbox is meant."""
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    if name == "localhost" or name.startswith("sandbox."):
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+async def _pass_on(call: SandboxCall, port: int, scope: Scope, receive: Receive, send: Send) -> None:
+    """To the program that listens on that port."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    to = Destination(call.core, call.tenant_id, call.id, port, target=raw + query_of(scope), host=host, hidden=_OURS)
+    if scope["type"] == "websocket":
+        await proxy_websocket(WebSocket(scope, receive, send), to)
+        return
+    try:
+        await Proxied(Request(scope, receive), to)(scope, receive, send)
+    except PortNotOpen:
+        message = "The sandbox is running but port is not open"
+        await _unavailable(scope, call.id, message, port)(scope, receive, send)
+    except (SandboxNotRunning, SandboxNotFound, SandboxLost):
+        await _unavailable(scope, call.id, "The sandbox was not found")(scope, receive, send)
+
+
+def _unavailable(scope: Scope, sandbox_id: str, message: str, port: int | None = None) -> Response:
+    """As E2B's proxy says it; clients read the words."""
+    accepts = HTTPConnection(scope).headers.get("accept", "")
+    if "text/html" in accepts:
+        return HTMLResponse(f"<!doctype html><title>Sandbox</title><h1>{message}</h1>", 502)
+    shown = {"sandboxId": sandbox_id, "message": message, "code": 502}
+    return JSONResponse(shown if port is None else {**shown, "port": port}, 502)

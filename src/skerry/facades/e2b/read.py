@@ -1,0 +1,61 @@
+"""Reads the fields of a request's JSON, whose types nobody has checked. Every function raises ConnectError."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skerry.facades.e2b.errors import ConnectError
+
+Content = dict[str, Any]
+
+
+def mapping(content: Content, name: str) -> Content:
+    """An object; empty when it is not there."""
+    value = content.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _wrong(name, "an object")
+    return value
+
+
+def text(content: Content, name: str) -> str:
+    """A string; empty when it is not there."""
+    return optional_text(content, name) or ""
+
+
+def optional_text(content: Content, name: str) -> str | None:
+    value = content.get(name)
+    if value is not None and not isinstance(value, str):
+        raise _wrong(name, "a string")
+    if value and "\0" in value:
+        raise _wrong(name, "a string without NUL characters")
+    return value
+
+
+def texts(content: Content, name: str) -> list[str]:
+    """A list of strings; empty when it is not there."""
+    value = content.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
+        raise _wrong(name, "a list of strings without NUL characters")
+    return value
+
+
+def integer(content: Content, name: str, default: int = 0) -> int:
+    """A number, which protobuf's JSON may write as a string."""
+    value = content.get(name, default)
+    try:
+        if isinstance(value, bool | float):
+            raise ValueError
+        return int(value)
+    except (TypeError, ValueError):
+        raise _wrong(name, "an integer") from None
+
+
+def flag(content: Content, *names: str) -> bool:
+    """Whether a field is true; protobuf's JSON takes both of its spellings."""
+    return any(content.get(name) is True for name in names)
+
+
+def _wrong(name: str, wanted: str) -> ConnectError:
+    return ConnectError("invalid_argument", f"{name} must be {wanted}")

@@ -1,0 +1,74 @@
+"""The code interpreter."""
+
+import pytest
+from e2b import TimeoutException
+
+
+def test_state_streams_and_results(sandbox):
+    out, err, shown = [], [], []
+    ran = sandbox.run_code(
+        "import sys\nx = 41\nprint('out')\nprint('err', file=sys.stderr)\nx + 1",
+        on_stdout=lambda message: out.append(message.line),
+        on_stderr=lambda message: err.append(message.line),
+        on_result=shown.append,
+    )
+    assert ran.text == "42"
+    assert ran.error is None
+    assert ran.logs.stdout == out == ["out\n"]
+    assert ran.logs.stderr == err == ["err\n"]
+    assert shown[0].is_main_result
+    again = sandbox.run_code("x")
+    assert again.text == "41"
+    assert again.execution_count == ran.execution_count + 1
+    assert sandbox.run_code("'a string'").text == "a string"
+
+
+def test_errors_are_results(sandbox):
+    failed = sandbox.run_code("1 / 0")
+    assert failed.error.name == "ZeroDivisionError"
+    assert failed.error.value == "division by zero"
+    assert "1 / 0" in failed.error.traceback
+
+
+def test_rich_results(sandbox):
+    plot = sandbox.run_code("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")
+    assert plot.results[0].png
+    table = sandbox.run_code("import pandas as pd\npd.DataFrame({'a': [1, 2]})")
+    assert "<table" in table.results[0].html
+    latex = sandbox.run_code("from IPython.display import Latex\nLatex('$x$')")
+    assert latex.results[0].latex == "$x$"
+
+
+def test_contexts(sandbox):
+    context = sandbox.create_code_context(cwd="/tmp")
+    assert (context.cwd, context.language) == ("/tmp", "python")
+    assert sandbox.run_code("import os\ny = 1\nos.getcwd()", context=context).text == "/tmp"
+    assert sandbox.run_code("y").error.name == "NameError"
+    assert context.id in [known.id for known in sandbox.list_code_contexts()]
+    sandbox.restart_code_context(context)
+    assert sandbox.run_code("y", context=context).error.name == "NameError"
+    sandbox.remove_code_context(context)
+    with pytest.raises(Exception, match="not found"):
+        sandbox.run_code("1", context=context)
+
+
+def test_environments(sandbox):
+    ran = sandbox.run_code("import os\nos.environ['GLOBAL'], os.environ['RUN']", envs={"RUN": "of the run"})
+    assert ran.text == "('of the sandbox', 'of the run')"
+    assert sandbox.run_code("os.environ.get('RUN', 'gone')").text == "gone"
+
+
+def test_a_run_out_of_time_is_interrupted_and_the_next_one_works(sandbox):
+    sandbox.run_code("kept = 5")
+    with pytest.raises(TimeoutException):
+        sandbox.run_code("import time\ntime.sleep(60)", timeout=1)
+    assert sandbox.run_code("kept").text == "5"
+
+
+async def test_asynchronously(async_sandbox):
+    assert (await async_sandbox.run_code("z = 1\nz + 1")).text == "2"
+    context = await async_sandbox.create_code_context()
+    assert (await async_sandbox.run_code("z", context=context)).error.name == "NameError"
+    with pytest.raises(TimeoutException):
+        await async_sandbox.run_code("while True: pass", timeout=1)
+    assert (await async_sandbox.run_code("z")).text == "1"
