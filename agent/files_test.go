@@ -203,7 +203,7 @@ func TestWatch(t *testing.T) {
 			got = append(got, event.Type+" "+strings.TrimPrefix(event.Path, d))
 		}
 	}
-	for _, want := range []string{"create /a", "create /a/b", "create /g", "remove /g", "create /api", "write /api"} {
+	for _, want := range []string{"create /a", "create /a/b", "create /g", "remove /g", "create /api", "chmod /api", "write /api"} {
 		if !slices.Contains(got, want) {
 			t.Errorf("no %s in %v", want, got)
 		}

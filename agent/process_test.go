@@ -40,7 +40,6 @@ func TestWhatCannotStart(t *testing.T) {
 	for want, f := range map[string]fields{
 		"no such command":          {"argv": []string{"no-such-command"}},
 		"cwd '/no/dir' does not":   {"argv": []string{"true"}, "cwd": "/no/dir"},
-		"user 'nobody-here' does":  {"argv": []string{"true"}, "user": "nobody-here"},
 		"may not execute it":       {"argv": []string{"/etc/passwd"}},
 		"'/etc/passwd' is not a d": {"argv": []string{"true"}, "cwd": "/etc/passwd"},
 	} {
@@ -57,6 +56,9 @@ func TestWhatCannotStart(t *testing.T) {
 		if r := s.call("exec", f); r.code != codeInvalid {
 			t.Errorf("%v: %v", f, r)
 		}
+	}
+	if r := s.call("exec", fields{"argv": []string{"true"}, "user": "nobody-here"}); r.code != codeNoUser {
+		t.Errorf("an unknown user: %s %v", r.code, r.result)
 	}
 }
 

@@ -165,6 +165,7 @@ func (w *watcher) notice(descriptor int32, mask, cookie uint32, name string) {
 		delete(w.ours, cookie)
 		if strings.HasPrefix(temp, tempNew) {
 			w.hold("create", path)
+			w.hold("chmod", path)
 		}
 		w.hold("write", path)
 		return

@@ -354,10 +354,13 @@ class Store(Protocol):
         states: Sequence[SandboxState] = (),
         template: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        created_since: datetime | None = None,
+        oldest_first: bool = False,
         limit: int = 100,
         cursor: str | None = None,
     ) -> tuple[list[SandboxRecord], str | None]:
-        """Newest first, with the cursor of the next page. `tenant_id` None: of all tenants (for the server itself)."""
+        """Newest first unless told otherwise, with the cursor of the next page. `tenant_id` None: of all tenants (for
+        the server itself)."""
         ...  # fmt: skip
 
     async def add_event(self, sandbox_id: str, type: str, data: Mapping[str, Any], at: datetime) -> Event: ...

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,6 +26,7 @@ import anyio.abc
 import structlog
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skerry.agentlink import Listener
 from skerry.config import Settings
@@ -36,6 +38,7 @@ from skerry.errors import Conflict, Error, InvalidRequest
 from skerry.facades import e2b
 from skerry.facades.native import create_app
 from skerry.facades.native.metrics import Metrics
+from skerry.facades.streams import RESET
 from skerry.host import mounts
 from skerry.host.cgroups import ControlGroups
 from skerry.host.disks import Disks
@@ -256,13 +259,26 @@ def _announce(settings: Settings, listener: socket.socket, api_key: str, json_li
         print(f"Skerry is ready at {url}\nThe API key is kept in {settings.data_dir / 'api_key'}", flush=True)
 
 
+class _Http(HttpToolsProtocol):
+    """uvicorn's protocol, whose applications can reset the connection."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[RESET] = self._reset  # type: ignore[literal-required]
+
+    def _reset(self) -> None:
+        connection = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+
 class _Uvicorn(uvicorn.Server):
     """uvicorn without its own signal handling, and with a word when it listens."""
 
     def __init__(self, app: Callable[..., object], log_level: str) -> None:
         super().__init__(
             uvicorn.Config(
-                app, http="httptools", ws="websockets-sansio", lifespan="off", access_log=False, log_config=None,
+                app, http=_Http, ws="websockets-sansio", lifespan="off", access_log=False, log_config=None,
                 log_level=log_level, timeout_graceful_shutdown=_STOP_GRACE_S, timeout_keep_alive=75,
                 server_header=False, backlog=4096, ws_max_size=16 << 20,
             )

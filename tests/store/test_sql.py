@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from skerry.errors import Conflict, InvalidRequest
 from skerry.models import Isolation, Key, Limits, Sandbox, SandboxState
 from skerry.ports import KeyRecord, SandboxRecord
+from skerry.store import migrate
 from skerry.store.sql import SqlStore
 from skerry.store.tables import metadata
 
@@ -88,6 +92,40 @@ async def test_filters(store: SqlStore) -> None:
     assert await ids(states=[SandboxState.FAILED]) == ["b"]
     assert await ids(template="other") == []
     assert len((await store.sandboxes(None))[0]) == 3
+    assert await ids(created_since=NOW) == ["b", "a"]
+    assert await ids(created_since=NOW + timedelta(microseconds=1)) == []
+
+
+async def test_oldest_first(store: SqlStore) -> None:
+    for number in range(3):
+        await store.create_sandbox(record(f"s{number}"))
+    page, cursor = await store.sandboxes("t", limit=2, oldest_first=True)
+    assert [item.sandbox.id for item in page] == ["s0", "s1"]
+    page, cursor = await store.sandboxes("t", limit=2, oldest_first=True, cursor=cursor)
+    assert [item.sandbox.id for item in page] == ["s2"]
+    assert cursor is None
+
+
+def test_a_database_of_the_first_version_is_brought_up(tmp_path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'db'}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        document = record("old").sandbox.model_dump(mode="json")
+        connection.execute(
+            sa.text(
+                "insert into sandboxes (id, tenant_id, template, state, document, env, internal)"
+                " values ('old', 't', 'base', 'running', :document, '{}', '{}')"
+            ),
+            {"document": json.dumps(document)},
+        )
+    migrate.to_newest(engine)
+    with engine.begin() as connection:
+        (created_at,) = connection.execute(sa.text("select created_at from sandboxes")).one()
+    assert created_at == pytest.approx(NOW.timestamp(), abs=0.001)
+    engine.dispose()
 
 
 async def test_one_idempotency_key_makes_one_sandbox(store: SqlStore) -> None:
@@ -137,8 +175,10 @@ def test_a_database_of_a_newer_skerry_is_refused(tmp_path: Path) -> None:
 
 async def test_the_migrations_end_at_the_tables(store: SqlStore, tmp_path: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'db'}")
-    inspector = sa.inspect(engine)
-    for table in metadata.sorted_tables:
-        assert {column["name"] for column in inspector.get_columns(table.name)} == set(table.columns.keys())
-        assert {index["name"] for index in inspector.get_indexes(table.name)} == {index.name for index in table.indexes}
+    with engine.connect() as connection:
+        inspector = sa.inspect(connection)
+        for table in metadata.sorted_tables:
+            assert {column["name"] for column in inspector.get_columns(table.name)} == set(table.columns.keys())
+            indexes = {index["name"] for index in inspector.get_indexes(table.name)}
+            assert indexes == {index.name for index in table.indexes}
     engine.dispose()

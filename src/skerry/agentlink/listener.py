@@ -61,6 +61,7 @@ class Listener:
         for name in ("link.sock", "token"):
             with suppress(FileNotFoundError):
                 (self._directory / name).unlink()
+        await asyncio.sleep(0)  # transports give their sockets back in the loop's next turn
 
     def _accept(self) -> Connection:
         connection = Connection(self._token, self._on_ready, self._on_closed)

@@ -169,12 +169,14 @@ class Sandboxes:
 
     async def page(
         self, tenant_id: str, *, states: Sequence[SandboxState] = LIVE_STATES, template: str | None = None,
-        metadata: dict[str, str] | None = None, limit: int = 100, cursor: str | None = None,
+        metadata: dict[str, str] | None = None, created_since: datetime | None = None, oldest_first: bool = False,
+        limit: int = 100, cursor: str | None = None,
     ) -> SandboxPage:  # fmt: skip
-        """Newest first. Raises InvalidRequest for a cursor that is none of ours."""
+        """Newest first unless told otherwise. Raises InvalidRequest for a cursor that is none of ours."""
         records, more = await self._store.sandboxes(
-            tenant_id, states=states, template=template, metadata=metadata, limit=limit, cursor=cursor
-        )
+            tenant_id, states=states, template=template, metadata=metadata, created_since=created_since,
+            oldest_first=oldest_first, limit=limit, cursor=cursor,
+        )  # fmt: skip
         return SandboxPage(items=[record.sandbox for record in records], next_cursor=more)
 
     async def update(self, tenant_id: str, sandbox_id: str, change: SandboxUpdate) -> Sandbox:

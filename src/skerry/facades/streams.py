@@ -28,6 +28,8 @@ HEARTBEAT_S = 15.0
 _WATCH_AFTER_S = 0.02
 STALLED_S = 60.0
 """A caller that takes nothing for that long is cut off."""
+RESET = "skerry.reset"
+"""Key of the scope's function that resets the connection: nobody can take that for the end of a reply."""
 NDJSON = "application/x-ndjson"
 _HEARTBEAT = b'{"type":"heartbeat"}\n'
 
@@ -92,7 +94,8 @@ class StreamResponse(Response):
                 logger.exception("fault in a stream")
                 failure = InternalError("the stream ended by a fault of the server's")
             if failure is None or writer.started or not self._framing.plain_errors:
-                await self._end(writer, failure)
+                if not await self._end(writer, failure) and RESET in scope:
+                    scope[RESET]()
                 failure = None
             group.cancel_scope.cancel()
         if failure is not None:
@@ -105,13 +108,15 @@ class StreamResponse(Response):
             async for event in events:
                 await writer.write(self._framing.render(event))
 
-    async def _end(self, writer: _Writer, failure: Exception | None) -> None:
+    async def _end(self, writer: _Writer, failure: Exception | None) -> bool:
+        """Whether the reply has an ending."""
         last = self._framing.end if failure is None else self._framing.failure(failure)
         if last is None:
-            return  # unfinished: the connection is closed
+            return False
         if last:
             await writer.write(last)
         await writer.end()
+        return True
 
 
 class Stalled(Exception):

@@ -111,10 +111,12 @@ class SqlStore:
 
     async def sandboxes(
         self, tenant_id: str | None, *, states: Sequence[SandboxState] = (), template: str | None = None,
-        metadata: Mapping[str, str] | None = None, limit: int = 100, cursor: str | None = None,
+        metadata: Mapping[str, str] | None = None, created_since: datetime | None = None, oldest_first: bool = False,
+        limit: int = 100, cursor: str | None = None,
     ) -> tuple[list[SandboxRecord], str | None]:  # fmt: skip
         """See `ports.Store.sandboxes`. Raises InvalidRequest for a cursor that is none of ours."""
-        query = sa.select(sandboxes).order_by(sandboxes.c.number.desc()).limit(limit + 1)
+        number = sandboxes.c.number
+        query = sa.select(sandboxes).order_by(number.asc() if oldest_first else number.desc()).limit(limit + 1)
         if tenant_id is not None:
             query = query.where(sandboxes.c.tenant_id == tenant_id)
         if states:
@@ -122,7 +124,10 @@ class SqlStore:
         if template is not None:
             query = query.where(sandboxes.c.template == template)
         if cursor is not None:
-            query = query.where(sandboxes.c.number < _decode_cursor(cursor))
+            last = _decode_cursor(cursor)
+            query = query.where(number > last if oldest_first else number < last)
+        if created_since is not None:
+            query = query.where(sandboxes.c.created_at >= created_since.timestamp())
         for name, value in (metadata or {}).items():
             label = sa.select(labels.c.sandbox).where(labels.c.name == name, labels.c.value == value)
             query = query.where(sandboxes.c.number.in_(label))
@@ -213,6 +218,7 @@ def _columns(record: SandboxRecord) -> dict[str, Any]:
         "document": record.sandbox.model_dump(mode="json"),
         "env": dict(record.env),
         "internal": dict(record.internal),
+        "created_at": record.sandbox.created_at.timestamp(),
     }
 
 

@@ -17,6 +17,7 @@ sandboxes = Table(
     Column("document", JSON, nullable=False),
     Column("env", JSON, nullable=False),
     Column("internal", JSON, nullable=False),
+    Column("created_at", Float, nullable=False, server_default="0"),
     Index("sandboxes_by_tenant", "tenant_id", "number"),
     Index("sandboxes_by_state", "state"),
     sqlite_autoincrement=True,

@@ -27,6 +27,8 @@ ENVD_VERSION = "0.6.13"
 _CLIENT_ID = "skerry"
 _NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _MIB = 1024 * 1024
+_SLACK_S = 5
+"""E2B's buckets of time."""
 _V1_TIMEOUT_S, _V2_TIMEOUT_S = 15, 300
 
 
@@ -219,17 +221,24 @@ async def detail(caller: CallerOf, sandbox_id: str) -> Response:
 
 async def listing(
     caller: CallerOf, metadata: str | None = None, state: str | None = None, template: str | None = None,
+    order: Annotated[str, Query(pattern="^(asc|desc)$")] = "desc",
+    started_after: Annotated[datetime | None, Query(alias="startedAfter")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 100,
     next_token: Annotated[str | None, Query(alias="nextToken")] = None,
 ) -> Response:  # fmt: skip
-    """`GET /v2/sandboxes`: newest first, by pages."""
+    """`GET /v2/sandboxes`: newest first unless told otherwise, by pages."""
     wanted = {SandboxState(name) for name in (state or "running,paused").split(",") if name in ("running", "paused")}
     page = await caller.core.sandboxes.page(
         caller.tenant_id, states=sorted(wanted), metadata=_filter(metadata), limit=limit, cursor=next_token or None,
-        template=None if template is None else _template_name(template),
+        template=None if template is None else _template_name(template), oldest_first=order == "asc",
+        created_since=None if started_after is None else _in_utc(started_after),
     )  # fmt: skip
     headers = {"X-Next-Token": page.next_cursor} if page.next_cursor else {}
     return JSONResponse([_listed(sandbox) for sandbox in page.items], headers=headers)
+
+
+def _in_utc(at: datetime) -> datetime:
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 async def listing_v1(caller: CallerOf, metadata: str | None = None) -> Response:
@@ -297,9 +306,12 @@ async def refresh(caller: CallerOf, sandbox_id: str, wanted: Refresh) -> None:
     await _extend(caller, await _record(caller, sandbox_id), wanted.duration)
 
 
-async def metrics(caller: CallerOf, sandbox_id: str) -> Response:
-    """`GET /sandboxes/{id}/metrics`: the present."""
+async def metrics(caller: CallerOf, sandbox_id: str, start: int | None = None, end: int | None = None) -> Response:
+    """`GET /sandboxes/{id}/metrics`: the present, when it lies in the range asked for."""
     record = await _record(caller, sandbox_id)
+    at = datetime.now(UTC).timestamp()
+    if (start is not None and at < start - _SLACK_S) or (end is not None and at > end + _SLACK_S):
+        return JSONResponse([])
     stats = await caller.core.sandboxes.stats(caller.tenant_id, record.sandbox.id)
     limits, now = record.sandbox.limits, datetime.now(UTC)
     shown = {

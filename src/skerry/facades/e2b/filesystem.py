@@ -43,7 +43,7 @@ def entry(info: FileInfo) -> Content:
         "modifiedTime": info.modified_at.isoformat().replace("+00:00", "Z"),
     }  # fmt: skip
     if info.type is FileType.SYMLINK:
-        shown["symlinkTarget"] = info.target or ""
+        shown["symlinkTarget"] = posixpath.normpath(posixpath.join(posixpath.dirname(info.path), info.target or ""))
         shown["isSymlink"] = True
     return shown
 
