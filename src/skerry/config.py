@@ -7,7 +7,7 @@ import os
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -22,6 +22,16 @@ class Settings(BaseSettings):
     """Port to listen on; 0: any free one."""
     allow_remote: bool = False
     """Listen on an address that other machines reach. Put TLS in front: keys travel with every request."""
+    domain: str | None = Field(default=None, pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*$", max_length=180)
+    """Domain whose names lead here: `api.<domain>`, and `<port>-<sandbox>.<domain>` for programs in sandboxes."""
+    tls: str = Field(default="off", pattern="^(off|private-ca|files)$")
+    """off; private-ca: certificates by an authority of this server's own; files: those of `tls_cert` and `tls_key`."""
+    tls_cert: Path | None = None
+    """Certificate (PEM, with its chain) for `domain` and `*.domain`."""
+    tls_key: Path | None = None
+    """Its key (PEM)."""
+    tls_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port for TLS. Default: 8443, or any free one when `port` is 0."""
     data_dir: Path = Path("/var/lib/skerry/data")
     """Database, disks, the first API key. One server at a time."""
     images_dir: Path = Path("/var/lib/skerry/images")
@@ -55,6 +65,14 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.absolute()
+
+    @model_validator(mode="after")
+    def _tls_is_complete(self) -> Settings:
+        if self.tls == "private-ca" and self.domain is None:
+            raise ValueError("--tls private-ca needs --domain: certificates are for names")
+        if self.tls == "files" and (self.tls_cert is None or self.tls_key is None):
+            raise ValueError("--tls files needs --tls-cert and --tls-key")
+        return self
 
     @property
     def instance(self) -> str:

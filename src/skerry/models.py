@@ -399,6 +399,8 @@ class CodeSpec(Request):
     """Seconds until the run is interrupted; null: none."""
     env: Environment = {}
     """Set for this run only."""
+    structured: bool = False
+    """Give figures and tables also as data, under the MIME types `e2b/chart` and `e2b/data`."""
 
 
 class Stdout(Reply):

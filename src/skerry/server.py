@@ -45,6 +45,7 @@ from skerry.host.disks import Disks
 from skerry.host.images import Images
 from skerry.host.network import Network, enable_forwarding
 from skerry.host.runtime import prepare_runtime
+from skerry.host.tls import Tls, private_tls, write_private
 from skerry.models import Isolation, KeySpec
 from skerry.node import Node, PoolSettings
 from skerry.node.builder import Host
@@ -90,7 +91,7 @@ def _enter_host() -> None:
 
 
 async def _serve(settings: Settings, *, json_line: bool, keep: bool) -> None:
-    listener = _listen(settings.host, settings.port)
+    doors = _Doors(settings)
     stopping = anyio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         # For good: a second signal must not cut short what the first one began.
@@ -98,20 +99,26 @@ async def _serve(settings: Settings, *, json_line: bool, keep: bool) -> None:
     async with running(settings, keep=keep) as (core, node, api_key):
         metrics = Metrics(node.pool_sizes)
         async with anyio.create_task_group() as group:
-            server = _Uvicorn(_application(settings, core, metrics, group), settings.log_level)
-            group.start_soon(_run_http, server, listener, group.cancel_scope)
-            await server.ready.wait()
-            _announce(settings, listener, api_key, json_line)
+            app = _application(settings, core, metrics, doors.domain, group)
+            servers = [_Uvicorn(app, settings.log_level, listener, tls) for listener, tls in doors.listeners]
+            for server in servers:
+                group.start_soon(server.run_until_told, group.cancel_scope)
+            for server in servers:
+                await server.ready.wait()
+            doors.announce(settings, api_key, json_line)
             await stopping.wait()
-            server.should_exit = True
+            for server in servers:
+                server.should_exit = True
 
 
-def _application(settings: Settings, core: Core, metrics: Metrics, group: anyio.abc.TaskGroup) -> e2b.Front:
+def _application(
+    settings: Settings, core: Core, metrics: Metrics, domain: str | None, group: anyio.abc.TaskGroup
+) -> e2b.Front:
     tokens = Tokens(_secret(settings.data_dir))
     native = create_app(core, metrics, body_limit=settings.body_limit_mib << 20)
     return e2b.Front(
-        core, tokens, native, control=e2b.create_app(core, tokens, lambda: None), envd=e2b.create_envd(group),
-        interpreter=e2b.create_interpreter(),
+        core, tokens, settings.domain, native, control=e2b.create_app(core, tokens, domain),
+        envd=e2b.create_envd(group), interpreter=e2b.create_interpreter(),
     )  # fmt: skip
 
 
@@ -121,20 +128,8 @@ def _secret(data_dir: Path) -> bytes:
     with suppress(FileNotFoundError):
         return path.read_bytes()
     secret = secrets.token_bytes(32)
-    _write_private(path, secret)
+    write_private(path, secret)
     return secret
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """A file that only root may read. Raises FileExistsError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-
-
-async def _run_http(server: _Uvicorn, listener: socket.socket, scope: anyio.CancelScope) -> None:
-    await server.serve([listener])
-    scope.cancel()
 
 
 @asynccontextmanager
@@ -209,7 +204,7 @@ async def _first_key(core: Core, data_dir: Path) -> str:
     with suppress(FileNotFoundError):
         return path.read_text().strip()
     key = await core.keys.create(DEFAULT_TENANT, KeySpec(name="first"))
-    _write_private(path, key.secret.encode() + b"\n")
+    write_private(path, key.secret.encode() + b"\n")
     return key.secret
 
 
@@ -248,15 +243,58 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _announce(settings: Settings, listener: socket.socket, api_key: str, json_line: bool) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{listener.getsockname()[1]}"
-    if json_line:
-        # E2B's clients speak to the same address: for them it is both the API's and the sandboxes'.
-        e2b_urls = {"api_url": url, "sandbox_url": url, "domain": None, "ca_file": None}
-        print(json.dumps({"api_url": url, "api_key": api_key, "pid": os.getpid(), "e2b": e2b_urls}), flush=True)
-    else:
-        print(f"Skerry is ready at {url}\nThe API key is kept in {settings.data_dir / 'api_key'}", flush=True)
+class _Doors:
+    """Where the server listens: plainly, and with TLS when that is wanted. Raises Conflict, InvalidRequest."""
+
+    def __init__(self, settings: Settings) -> None:
+        plain = _listen(settings.host, settings.port)
+        self.url = f"http://{_bracketed(settings.host)}:{plain.getsockname()[1]}"
+        self.listeners: list[tuple[socket.socket, Tls | None]] = [(plain, None)]
+        self.domain = settings.domain
+        """With the port that clients need."""
+        self.tls = _tls(settings)
+        if self.tls is not None:
+            port = settings.tls_port
+            secured = _listen(settings.host, port if port is not None else (8443 if settings.port else 0))
+            self.listeners.append((secured, self.tls))
+            number = secured.getsockname()[1]
+            if self.domain is not None and number != 443:
+                self.domain = f"{self.domain}:{number}"
+
+    def announce(self, settings: Settings, api_key: str, json_line: bool) -> None:
+        """Say that the server is ready, and how it is reached."""
+        if not json_line:
+            print(f"Skerry is ready at {self.url}\nThe API key is kept in {settings.data_dir / 'api_key'}", flush=True)
+            if self.domain:
+                print(f"For E2B's clients: E2B_DOMAIN={self.domain}", flush=True)
+            if self.tls and self.tls.authority:
+                print(f"They must trust {self.tls.authority} (SSL_CERT_FILE, NODE_EXTRA_CA_CERTS)", flush=True)
+            return
+        # E2B's clients need no other address: for them this one is both the API's and the sandboxes'.
+        authority = self.tls.authority if self.tls else None
+        e2b_urls = {
+            "api_url": self.url, "sandbox_url": self.url, "domain": self.domain,
+            "ca_file": None if authority is None else str(authority),
+        }  # fmt: skip
+        print(json.dumps({"api_url": self.url, "api_key": api_key, "pid": os.getpid(), "e2b": e2b_urls}), flush=True)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _tls(settings: Settings) -> Tls | None:
+    if settings.tls == "private-ca":
+        assert settings.domain is not None
+        return private_tls(settings.data_dir / "tls", settings.domain)
+    if settings.tls == "files":
+        assert settings.tls_cert is not None
+        assert settings.tls_key is not None
+        for path in (settings.tls_cert, settings.tls_key):
+            if not path.is_file():
+                raise InvalidRequest(f"cannot start: there is no file {path}")
+        return Tls(settings.tls_cert, settings.tls_key, None)
+    return None
 
 
 class _Http(HttpToolsProtocol):
@@ -275,15 +313,22 @@ class _Http(HttpToolsProtocol):
 class _Uvicorn(uvicorn.Server):
     """uvicorn without its own signal handling, and with a word when it listens."""
 
-    def __init__(self, app: Callable[..., object], log_level: str) -> None:
+    def __init__(self, app: Callable[..., object], log_level: str, listener: socket.socket, tls: Tls | None) -> None:
         super().__init__(
             uvicorn.Config(
                 app, http=_Http, ws="websockets-sansio", lifespan="off", access_log=False, log_config=None,
                 log_level=log_level, timeout_graceful_shutdown=_STOP_GRACE_S, timeout_keep_alive=75,
                 server_header=False, backlog=4096, ws_max_size=16 << 20,
+                ssl_certfile=None if tls is None else tls.certificate, ssl_keyfile=None if tls is None else tls.key,
             )
         )  # fmt: skip
+        self._listener = listener
         self.ready = anyio.Event()
+
+    async def run_until_told(self, scope: anyio.CancelScope) -> None:
+        """Until `should_exit`; the end of one door is the end of all."""
+        await self.serve([self._listener])
+        scope.cancel()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

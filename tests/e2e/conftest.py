@@ -55,10 +55,10 @@ class Server:
             self._process.wait(30)
             self._process.stdout.close()
             pytest.fail(f"the server did not start:\n{self.log.read_text()[-4000:]}")
-        ready: dict[str, Any] = json.loads(line)
-        self.api_url: str = ready["api_url"]
-        self.api_key: str = ready["api_key"]
-        self.pid: int = ready["pid"]
+        self.ready: dict[str, Any] = json.loads(line)
+        self.api_url: str = self.ready["api_url"]
+        self.api_key: str = self.ready["api_key"]
+        self.pid: int = self.ready["pid"]
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Stop and wait; the exit status."""

@@ -1,9 +1,10 @@
-"""E2B's own clients, unmodified, of the oldest and the newest generation that is supported: see tests/clients/e2b."""
+"""E2B's own clients, unmodified, of the oldest and the newest generation that is supported: see tests/clients."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,59 @@ from .conftest import Server
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("client", ["e2b-2.45", "e2b-2.63"])
-def test_every_scenario_of_a_client(server: Server, client: str) -> None:
-    python = ROOT / "build" / "clients" / client / "bin" / "python"
-    assert python.exists(), "the client is not installed: run tools/clients.sh"
-    environment = {
+CLIENTS = ROOT / "build" / "clients"
+
+
+def environment(server: Server) -> dict[str, str]:
+    """What makes E2B's clients use this server."""
+    return {
         **os.environ, "E2B_API_KEY": server.api_key, "E2B_API_URL": server.api_url, "E2B_SANDBOX_URL": server.api_url,
     }  # fmt: skip
+
+
+def run(*words: str | Path, scenarios: str, env: dict[str, str]) -> None:
+    """Run a client's scenarios; all must pass."""
+    assert Path(words[0]).exists(), "the client is not installed: run tools/clients.sh"
     done = subprocess.run(
-        [python, "-m", "pytest", "--rootdir", ".", "-c", "pytest.ini", "--tb=short", "."],
-        cwd=ROOT / "tests" / "clients" / "e2b", env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+        words, cwd=ROOT / "tests" / "clients" / scenarios, env=env, stdin=subprocess.DEVNULL, capture_output=True,
         text=True, timeout=550, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-6000:]
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+PYTEST = ("-m", "pytest", "--rootdir", ".", "-c", "pytest.ini", "--tb=short", ".")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("client", ["e2b-2.45", "e2b-2.63"])
+def test_every_scenario_in_python(server: Server, client: str) -> None:
+    run(CLIENTS / client / "bin" / "python", *PYTEST, scenarios="e2b", env=environment(server))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("client", ["e2b-js-2.45", "e2b-js-2.51"])
+def test_every_scenario_in_javascript(server: Server, client: str) -> None:
+    env = {**environment(server), "E2B_CLIENT": str(CLIENTS / client)}
+    run(CLIENTS / "node" / "bin" / "node", "--test", scenarios="e2b-js", env=env)
+
+
+@pytest.fixture(scope="module")
+def domain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that is reached by names below a domain, with certificates of its own authority."""
+    server = Server(
+        tmp_path_factory.mktemp("skerry") / "data", settings={"SKERRY_SUBNET": "10.218.0.0/16"},
+        arguments=("--domain", "sbx.localhost", "--tls", "private-ca"),
+    )  # fmt: skip
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("client", ["e2b-2.45", "e2b-2.63"])
+def test_domain_mode(domain_server: Server, client: str) -> None:
+    ready = domain_server.ready["e2b"]
+    env = {
+        **os.environ, "E2B_API_KEY": domain_server.api_key, "E2B_DOMAIN": ready["domain"],
+        "SSL_CERT_FILE": ready["ca_file"],
+    }  # fmt: skip
+    run(CLIENTS / client / "bin" / "python", *PYTEST, scenarios="e2b-domain", env=env)

@@ -118,9 +118,9 @@ class Interpreter:
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
 
-    def begin(self, code: str, env: Mapping[str, str] | None = None) -> None:
+    def begin(self, code: str, env: Mapping[str, str] | None = None, *, structured: bool = False) -> None:
         self._count += 1
-        self.send(op="run", id=str(self._count), code=code, env=dict(env or {}))
+        self.send(op="run", id=str(self._count), code=code, env=dict(env or {}), structured=structured)
 
     def finish(self) -> Ran:
         """Everything up to `done`, all of it of this run."""
@@ -130,8 +130,8 @@ class Interpreter:
         assert {event["id"] for event in ran.events} == {str(self._count)}
         return ran
 
-    def run(self, code: str, env: Mapping[str, str] | None = None) -> Ran:
-        self.begin(code, env)
+    def run(self, code: str, env: Mapping[str, str] | None = None, *, structured: bool = False) -> Ran:
+        self.begin(code, env, structured=structured)
         return self.finish()
 
     def interrupt(self) -> None:

@@ -59,3 +59,17 @@ def test_matplotlib_is_not_loaded_before_it_is_asked_for(fresh: Interpreter) -> 
     assert ran.order[0] == "result"
     assert ran.stderr == ""
     assert ran.shown[0]["image/png"].startswith(PNG)
+
+
+def test_figures_and_tables_as_data_when_asked_for(fresh: Interpreter) -> None:
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2], [3, 4])\nplt.title('T')\nplt.show()"
+    assert "e2b/chart" not in fresh.run(code).shown[0]
+    chart = fresh.run(code, structured=True).shown[0]["e2b/chart"]
+    assert (chart["type"], chart["title"]) == ("line", "T")
+    assert chart["elements"][0]["points"] == [[1, 3], [2, 4]]
+    table = "import pandas as pd\npd.DataFrame({'a': [1, None], 'b': [pd.Timestamp(0), 'x']})"
+    assert fresh.run(table, structured=True).shown[0]["e2b/data"] == {
+        "a": [1.0, None],
+        "b": ["1970-01-01T00:00:00", "x"],
+    }
+    assert "e2b/data" not in fresh.run("_").shown[0]

@@ -19,6 +19,11 @@ def up(
         Path | None, typer.Option(help="Where its data is kept [default: /var/lib/skerry/data].")
     ] = None,
     allow_remote: Annotated[bool, typer.Option(help="Listen where other machines can reach it.")] = False,
+    domain: Annotated[str | None, typer.Option(help="Domain whose names lead here, for E2B's clients.")] = None,
+    tls: Annotated[str | None, typer.Option(help="off, private-ca or files [default: off].")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate with its chain, for --tls files.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    tls_port: Annotated[int | None, typer.Option(help="Port for TLS [default: 8443].")] = None,
     keep: Annotated[bool, typer.Option(help="Leave sandboxes running when it stops.")] = False,
     json: JsonOption = False,
 ) -> int:
@@ -30,10 +35,14 @@ def up(
     from skerry.config import Settings
     from skerry.server import main
 
-    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir, "allow_remote": allow_remote or None}
+    given: dict[str, Any] = {
+        "host": host, "port": port, "data_dir": data_dir, "allow_remote": allow_remote or None, "domain": domain,
+        "tls": tls, "tls_cert": tls_cert, "tls_key": tls_key, "tls_port": tls_port,
+    }  # fmt: skip
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidRequest(f"cannot start: setting {first['loc'][0]}: {first['msg']}") from None
+        where = f"setting {first['loc'][0]}: " if first["loc"] else ""
+        raise InvalidRequest(f"cannot start: {where}{first['msg']}") from None
     return main(settings, json_line=json, keep=keep)

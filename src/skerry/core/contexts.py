@@ -120,7 +120,10 @@ class Contexts:
             return state.shown()
 
     async def list(self, tenant_id: str, sandbox_id: str) -> list[Context]:
+        """Those that were made or used, and those whose interpreter came with the sandbox."""
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, _):
+            for language in live.warm:
+                self._default(live, language)
             return [state.shown() for state in self._contexts(live).values()]
 
     async def remove(self, tenant_id: str, sandbox_id: str, context_id: str) -> None:
@@ -169,7 +172,9 @@ class Contexts:
                 run = state.run = Run(state.id, spec.timeout_s, signaller)
                 try:
                     assert state.pid is not None
-                    line = interpreters.request("run", id=run.id, code=spec.code, env=dict(spec.env))
+                    line = interpreters.request(
+                        "run", id=run.id, code=spec.code, env=dict(spec.env), structured=spec.structured
+                    )
                     if not state.configured:
                         line, state.configured = self._configuration(state) + line, True
                     with suppress(ProcessNotFound):  # it has just died: its reader will say so
@@ -336,11 +341,14 @@ class Contexts:
         sandbox."""
         if spec.context_id is not None:
             return self._known(live, spec.context_id)
-        context_id = f"default-{spec.language}"
+        return self._default(live, spec.language)
+
+    def _default(self, live: Live, language: str) -> _State:
+        context_id = f"default-{language}"
         state = self._contexts(live).get(context_id)
         if state is None:
-            state = self._add(live, context_id, ContextSpec(language=spec.language))
-            state.pid = live.warm.get(spec.language)
+            state = self._add(live, context_id, ContextSpec(language=language))
+            state.pid = live.warm.get(language)
         return state
 
     async def _save(self, live: Live) -> None:

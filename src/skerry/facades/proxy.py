@@ -92,7 +92,9 @@ class Proxied(Response):
             headers.append((b"transfer-encoding", b"chunked"))
             content = request.stream()
         url = httpcore.URL(scheme=b"http", host=b"localhost", port=to.port, target=to.target)
-        return httpcore.Request(request.method, url, headers=headers, content=content)
+        # As most clients write them: not every program knows that case means nothing.
+        written = [(b"-".join(part.capitalize() for part in name.split(b"-")), value) for name, value in headers]
+        return httpcore.Request(request.method, url, headers=written, content=content)
 
 
 def _origin(port: int) -> httpcore.Origin:

@@ -93,7 +93,8 @@ class StreamResponse(Response):
             except Exception:
                 logger.exception("fault in a stream")
                 failure = InternalError("the stream ended by a fault of the server's")
-            if failure is None or writer.started or not self._framing.plain_errors:
+            plain = failure is not None and self._framing.plain_errors and not writer.started
+            if failure is None or not plain or self._framing.failure(failure) is None:
                 if not await self._end(writer, failure) and RESET in scope:
                     scope[RESET]()
                 failure = None

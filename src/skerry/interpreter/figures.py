@@ -17,6 +17,8 @@ from typing import Any
 from traitlets import Dict, Unicode
 from traitlets.config import SingletonConfigurable
 
+from . import structure
+
 _MIME = {
     "png": "image/png", "retina": "image/png", "jpeg": "image/jpeg", "jpg": "image/jpeg", "svg": "image/svg+xml",
     "pdf": "application/pdf",
@@ -76,6 +78,7 @@ def _use(shell: Any, show: Callable[[Mapping[str, Any], bool], None]) -> None:
     shell.configurables.append(InlineBackend.instance(parent=shell))
     formatter = shell.display_formatter.formatters["image/png"]
     formatter.for_type_by_name("matplotlib.figure", "Figure", _as_png)
+    shell.display_formatter.formatters[structure.CHART].for_type_by_name("matplotlib.figure", "Figure", structure.chart)
 
 
 def show(*_: Any, **__: Any) -> None:
@@ -111,7 +114,9 @@ def _bundle(figure: Any) -> dict[str, Any]:
     wanted = settings.figure_formats.strip("{}[]'\" ") or settings.figure_format
     kind = wanted if wanted in _MIME else "png"
     content = _rendered(figure, kind)
-    return {_MIME[kind]: content.decode() if kind == "svg" else content, "text/plain": repr(figure)}
+    bundle = {_MIME[kind]: content.decode() if kind == "svg" else content, "text/plain": repr(figure)}
+    described = structure.chart(figure)
+    return bundle if described is None else {**bundle, structure.CHART: described}
 
 
 def _as_png(figure: Any) -> bytes | None:

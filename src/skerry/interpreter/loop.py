@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from . import figures, warm
+from . import figures, structure, warm
 from .bundles import portable
 from .capture import Capture
 from .channel import Channel, private_descriptor
@@ -82,6 +82,7 @@ class Interpreter:
         """Answer one request."""
         operation = request.get("op")
         if operation == "run":
+            structure.wanted = request.get("structured") is True
             self._run(request["id"], request["code"], request.get("env") or {})
         elif operation == "configure":
             self._configure(request.get("env") or {}, request.get("cwd"), request.get("entropy"))

@@ -23,6 +23,7 @@ from IPython.core.profiledir import ProfileDir
 from traitlets import Type, observe
 from traitlets.config import Config
 
+from . import structure
 from .reports import CELL_PREFIX, describe
 
 Show = Callable[[Mapping[str, Any], bool], None]
@@ -243,6 +244,7 @@ def make_shell(show: Show, report: Report) -> Shell:
     shell: Shell = Shell.instance(config=config)
     shell.show, shell.report = show, report
     shell.loop_runner = shell.run_coroutine
+    structure.register(shell.display_formatter)
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     # The other thread is ours: it reads output, and a child has nothing of it to wait for.
     warnings.filterwarnings("ignore", message=".*is multi-threaded, use of fork", category=DeprecationWarning)

@@ -72,3 +72,10 @@ async def test_asynchronously(async_sandbox):
     with pytest.raises(TimeoutException):
         await async_sandbox.run_code("while True: pass", timeout=1)
     assert (await async_sandbox.run_code("z")).text == "1"
+
+
+def test_charts_and_tables_as_data(sandbox):
+    plot = sandbox.run_code("import matplotlib.pyplot as plt\nplt.plot([1, 2], [3, 4])\nplt.title('T')\nplt.show()")
+    assert plot.results[0].chart.title == "T"
+    assert plot.results[0].chart.elements[0].points == [(1, 3), (2, 4)]
+    assert sandbox.run_code("import pandas as pd\npd.DataFrame({'a': [1, 2]})").results[0].data == {"a": [1, 2]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -46,6 +45,22 @@ class NewSandbox(_Body):
     metadata: dict[str, str] | None = None
     envVars: dict[str, str] | None = None
     autoPause: bool | None = None
+    network: dict[str, Any] | None = None
+    mcp: dict[str, Any] | None = None
+    volumeMounts: list[Any] | None = None
+    iam: dict[str, Any] | None = None
+
+    def refused(self) -> str | None:
+        """What is asked for and not there: it must not be left out silently."""
+        network = dict(self.network or {})
+        for name in ("allowPublicTraffic", "maskRequestHost"):
+            network.pop(name, None)
+        missing = {
+            "autoPause": self.autoPause, "mcp": self.mcp, "volumeMounts": self.volumeMounts, "iam": self.iam,
+            **{f"network.{name}": value for name, value in network.items()},
+        }  # fmt: skip
+        asked = [name for name, value in missing.items() if value]
+        return f"not supported by this server yet: {', '.join(asked)}" if asked else None
 
 
 class ConnectSandbox(_Body):
@@ -74,17 +89,17 @@ async def _authenticated(
     """Raises Unauthenticated."""
     state = request.app.state
     secret = x_api_key or (authorization or "").partition(" ")[2].strip()
-    return Caller(state.core, state.tokens, state.domain(), await state.core.keys.authenticate(secret))
+    return Caller(state.core, state.tokens, state.domain, await state.core.keys.authenticate(secret))
 
 
 CallerOf = Annotated[Caller, Depends(_authenticated)]
 
 
-def create_app(core: Core, tokens: Tokens, domain: Callable[[], str | None]) -> FastAPI:
+def create_app(core: Core, tokens: Tokens, domain: str | None) -> FastAPI:
     """The control plane.
 
     Args:
-        domain: below which sandboxes are reached; None: only through the address of the server itself.
+        domain: below which sandboxes are reached, with its port; None: only through the server's own address.
     """
     app = FastAPI(
         title="Skerry: E2B", version=__version__, docs_url=None, redoc_url=None, strict_content_type=False,
@@ -147,13 +162,18 @@ async def _create(caller: Caller, wanted: NewSandbox, default_s: int, *, secure:
     timeout_s = default_s if wanted.timeout is None else wanted.timeout
     if timeout_s <= 0:
         return plain_error(400, "Timeout must be greater than 0")
+    if refusal := wanted.refused():
+        return plain_error(400, refusal)
+    network = wanted.network or {}
+    public = network.get("allowPublicTraffic") is not False
+    if not public and not secure:
+        return plain_error(400, "allowPublicTraffic=false needs a secure sandbox")
+    facts = {"secure": secure, "public": public, "mask_host": network.get("maskRequestHost")}
     spec = SandboxSpec(
         template=_template_name(wanted.templateID), timeout_s=float(timeout_s), metadata=wanted.metadata or {},
         env=wanted.envVars or {}, internet=wanted.allow_internet_access is not False,
     )  # fmt: skip
-    sandbox = await caller.core.sandboxes.create(
-        caller.tenant_id, spec, key, internal={FACTS: {"secure": secure, "template": wanted.templateID}}
-    )
+    sandbox = await caller.core.sandboxes.create(caller.tenant_id, spec, key, internal={FACTS: facts})
     return JSONResponse(_opened(caller, sandbox, secure=secure), 201)
 
 

@@ -285,34 +285,35 @@ class _Form:
         self._headers: dict[bytes, bytes] = {}
         self.parts: deque[_Part] = deque()
         self._open: _Part | None = None
+        self._ended = False
         self._parser = MultipartParser(
             boundary,
             {
                 "on_part_begin": self._headers.clear, "on_header_begin": self._clear, "on_header_field": self._on_field,
                 "on_header_value": self._on_value, "on_header_end": self._on_header, "on_headers_finished": self._begin,
-                "on_part_data": self._data, "on_part_end": self._end,
+                "on_part_data": self._data, "on_part_end": self._end, "on_end": self._end_form,
             },
         )  # fmt: skip
 
     async def more(self) -> None:
-        """Read on. Raises ConnectError when nothing is left to read."""
+        """Read on. Raises ConnectError for what is no form, and when it ends too early."""
+        chunk = await anext(self._body, None)
+        if chunk is None:
+            raise ConnectError("invalid_argument", "the form ended before its last boundary")
         try:
-            chunk = await anext(self._body, None)
-            if chunk is None:
-                raise ConnectError("invalid_argument", "the form ended in the middle of a part")
             self._parser.write(chunk)
         except MultipartParseError as error:
             raise ConnectError("invalid_argument", f"the form cannot be read: {error}") from None
 
     async def next(self) -> _Part | None:
         while not self.parts:
-            try:
-                await self.more()
-            except ConnectError:
-                if self._open is None or self._open.ended:
-                    return None
-                raise
+            if self._ended:
+                return None
+            await self.more()
         return self.parts.popleft()
+
+    def _end_form(self) -> None:
+        self._ended = True
 
     def _clear(self) -> None:
         self._field = self._value = b""

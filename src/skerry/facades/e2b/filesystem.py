@@ -28,6 +28,8 @@ _EVENTS = {
 _LIST_MAX = 100_000
 _WATCHERS_MAX = 64
 """Polled watchers of one sandbox."""
+_SETTLE_S = 0.05
+"""Before events are fetched: what a client has just caused is on its way."""
 _HELD_MAX = 10_000
 """Events that a polled watcher holds; the oldest go when it is not asked."""
 
@@ -190,6 +192,7 @@ class Watchers:
 
     async def events(self, call: Call, content: Content) -> Content:
         watcher = self._known(call, content)
+        await anyio.sleep(_SETTLE_S)
         events = []
         while watcher.events:
             events.append(watcher.events.popleft())

@@ -19,11 +19,11 @@ from starlette.websockets import WebSocket
 from skerry.core import Core
 from skerry.core.tokens import Tokens
 from skerry.errors import PortNotOpen, SandboxLost, SandboxNotFound, SandboxNotRunning
-from skerry.facades.e2b.sandbox import FACTS, SandboxCall
+from skerry.facades.e2b.sandbox import FACTS, TRAFFIC, SandboxCall
 from skerry.facades.proxy import Destination, Proxied, proxy_websocket, query_of
 
 ENVD_PORT, INTERPRETER_PORT = 49983, 49999
-_HOST = re.compile(r"(\d{1,5})-([a-z0-9]+)(?:-[a-z0-9]+)?\.(.+)")
+_NAME = re.compile(r"(\d{1,5})-([a-z0-9]+)(?:-[a-z0-9]+)?")
 _E2B_PATH = re.compile(r"/(v[23]/(sandboxes|templates)|sandboxes|templates|snapshots|volumes|secrets)(/.*)?")
 
 _OURS = frozenset({b"e2b-sandbox-id", b"e2b-sandbox-port", b"e2b-traffic-access-token"})
@@ -35,6 +35,8 @@ class Front:
 
     core: Core
     tokens: Tokens
+    domain: str | None
+    """Below which names lead to sandboxes; None: only headers do."""
     native: ASGIApp
     control: ASGIApp
     envd: ASGIApp
@@ -43,7 +45,7 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.native(scope, receive, send)
-        elif (address := _address(HTTPConnection(scope))) is not None:
+        elif (address := _address(HTTPConnection(scope), self.domain)) is not None:
             await self._sandbox(*address, scope, receive, send)
         elif scope["type"] == "http" and _E2B_PATH.fullmatch(scope["path"]):
             await self.control(scope, receive, send)
@@ -65,21 +67,21 @@ class Front:
             await _pass_on(call, port, scope, receive, send)
 
 
-def _address(connection: HTTPConnection) -> tuple[str, int] | None:
+def _address(connection: HTTPConnection, domain: str | None) -> tuple[str, int] | None:
     """Sandbox and port that a request is for."""
-    host = connection.headers.get("host", "").lower()
-    if found := _HOST.fullmatch(host):
+    name = re.sub(r":\d+$", "", connection.headers.get("host", "").lower())
+    below = name.removesuffix(f".{domain}") if domain is not None and name.endswith(f".{domain}") else ""
+    if found := _NAME.fullmatch(below):
         return found[2], int(found[1])
     sandbox_id, port = connection.headers.get("e2b-sandbox-id"), connection.headers.get("e2b-sandbox-port", "")
-    if sandbox_id and port.isdigit() and _is_server(host):
+    if sandbox_id and port.isdigit() and _is_server(name, domain):
         return sandbox_id.partition("-")[0], int(port)
     return None
 
 
-def _is_server(host: str) -> bool:
+def _is_server(name: str, domain: str | None) -> bool:
     """Whether this names the server itself: then headers may say which sandbox is meant."""
-    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
-    if name == "localhost" or name.startswith("sandbox."):
+    if name == "localhost" or (domain is not None and name in (domain, f"sandbox.{domain}")):
         return True
     try:
         ipaddress.ip_address(name.strip("[]"))
@@ -91,8 +93,21 @@ def _is_server(host: str) -> bool:
 async def _pass_on(call: SandboxCall, port: int, scope: Scope, receive: Receive, send: Send) -> None:
     """To the program that listens on that port."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    to = Destination(call.core, call.tenant_id, call.id, port, target=raw + query_of(scope), host=host, hidden=_OURS)
+    headers = HTTPConnection(scope).headers
+    if not call.public and not call.tokens.fits(headers.get("e2b-traffic-access-token", ""), call.id, TRAFFIC):
+        shown = {"sandboxId": call.id, "message": "The traffic access token is missing or wrong", "code": 403}
+        await JSONResponse(shown, 403)(scope, receive, send)
+        return
+    host = call.mask_host.replace("${PORT}", str(port)) if call.mask_host else headers.get("host", "")
+    to = Destination(
+        call.core,
+        call.tenant_id,
+        call.id,
+        port,
+        target=raw + query_of(scope),
+        host=host.encode("latin-1"),
+        hidden=_OURS,
+    )
     if scope["type"] == "websocket":
         await proxy_websocket(WebSocket(scope, receive, send), to)
         return

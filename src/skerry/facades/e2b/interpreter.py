@@ -82,7 +82,12 @@ async def execute(request: Request) -> Response:
         raise _Refused(400, "Only one of context_id or language can be provided")
     env = {name: text(mapping(content, "env_vars"), name) for name in mapping(content, "env_vars")}
     spec = CodeSpec(
-        code=text(content, "code"), context_id=context or None, language=_language(content), env=env, timeout_s=None
+        code=text(content, "code"),
+        context_id=context or None,
+        language=_language(content),
+        env=env,
+        timeout_s=None,
+        structured=True,
     )
     return StreamResponse(_shown(sandbox.core.contexts.run(*sandbox.where, spec)), _FRAMING, heartbeat_s=_KEEPALIVE_S)
 

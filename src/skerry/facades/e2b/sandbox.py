@@ -37,6 +37,16 @@ class SandboxCall:
         return bool(self.facts.get("secure", True))
 
     @property
+    def public(self) -> bool:
+        """Whether programs in it are reached without a token."""
+        return bool(self.facts.get("public", True))
+
+    @property
+    def mask_host(self) -> str | None:
+        """The name that programs in it see as their own; `${PORT}` stands for the port."""
+        return self.facts.get("mask_host")
+
+    @property
     def where(self) -> tuple[str, str]:
         """What every call of the core begins with."""
         return self.tenant_id, self.id

@@ -1,0 +1,93 @@
+"""What needs names: ports of programs, signed addresses, tokens for traffic. CPython does not know that names below
+localhost are this machine, so requests are made to 127.0.0.1 with the name as `Host` and for TLS."""
+
+import http.client
+import os
+import socket
+import ssl
+import time
+from urllib.parse import urlsplit
+
+import pytest
+from e2b_code_interpreter import Sandbox
+
+SERVER = "from http.server import *\nclass H(BaseHTTPRequestHandler):\n def do_GET(s):\n  s.send_response(200); s.end_headers(); s.wfile.write((s.path+'|'+s.headers['Host']).encode())\nHTTPServer(('127.0.0.1',8080),H).serve_forever()"
+
+
+class Https(http.client.HTTPSConnection):
+    """A connection to this machine that asks for a name."""
+
+    def connect(self):
+        plain = socket.create_connection(("127.0.0.1", self.port), 30)
+        self.sock = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"]).wrap_socket(
+            plain, server_hostname=self.host
+        )
+
+
+def get(url, headers=None):
+    address = urlsplit(url)
+    connection = Https(address.hostname, address.port)
+    connection.request("GET", f"{address.path or '/'}?{address.query}".rstrip("?"), headers=headers or {})
+    reply = connection.getresponse()
+    body = reply.read().decode()
+    connection.close()
+    return reply.status, body
+
+
+def listening(sandbox):
+    sandbox.commands.run(f'python3 -c "{SERVER}"', background=True)
+    sandbox.commands.run("until curl -s localhost:8080 >/dev/null; do sleep 0.1; done")
+
+
+@pytest.fixture
+def sandbox():
+    sandbox = Sandbox.create("base", timeout=120)
+    yield sandbox
+    sandbox.kill()
+
+
+def test_everyday_calls(sandbox):
+    assert sandbox.commands.run("echo named").stdout == "named\n"
+    assert sandbox.run_code("6 * 7").text == "42"
+    sandbox.files.write("x", b"\x00" * 300_000)
+    assert len(sandbox.files.read("x", format="bytes")) == 300_000
+
+
+def test_a_programs_port_has_a_name(sandbox):
+    host = sandbox.get_host(8080)
+    status, body = get(f"https://{host}/")
+    assert status == 502
+    assert "port is not open" in body
+    listening(sandbox)
+    assert get(f"https://{host}/a/b?c=d%20e") == (200, f"/a/b?c=d%20e|{host}")
+    sandbox.kill()
+    status, body = get(f"https://{host}/")
+    assert status == 502
+    assert "The sandbox was not found" in body
+
+
+def test_signed_addresses(sandbox):
+    sandbox.files.write("secret.txt", "content")
+    assert get(sandbox.download_url("secret.txt", use_signature_expiration=60)) == (200, "content")
+    assert get(sandbox.download_url("secret.txt")) == (200, "content")
+    expired = sandbox.download_url("secret.txt", use_signature_expiration=1)
+    time.sleep(2.1)
+    status, body = get(expired)
+    assert status == 401
+    assert "signature is already expired" in body
+    unsigned = sandbox.download_url("secret.txt").partition("&signature")[0]
+    assert get(unsigned)[0] == 401
+    other = sandbox.download_url("secret.txt").replace("secret.txt", "other.txt")
+    assert get(other)[0] == 401
+
+
+def test_traffic_can_be_private():
+    sandbox = Sandbox.create("base", timeout=120, network={"allow_public_traffic": False})
+    try:
+        listening(sandbox)
+        url = f"https://{sandbox.get_host(8080)}/"
+        assert get(url)[0] == 403
+        assert get(url, {"e2b-traffic-access-token": "wrong"})[0] == 403
+        assert get(url, {"e2b-traffic-access-token": sandbox.traffic_access_token})[0] == 200
+    finally:
+        sandbox.kill()
