@@ -28,7 +28,10 @@ node_client() {
     rm -rf "$directory"
     mkdir -p "$directory"
     echo '{"private": true}' >"$directory/package.json"
-    PATH="$PWD/build/clients/node/bin:$PATH" npm install --prefix "$directory" --silent --no-audit --no-fund "$@"
+    # This Node brings its own certificate authorities; those of the machine count too.
+    NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt} \
+        PATH="$PWD/build/clients/node/bin:$PATH" \
+        timeout 300 npm install --prefix "$directory" --silent --no-audit --no-fund "$@"
     printf '%s\n' "$*" >"$directory/.installed"
 }
 

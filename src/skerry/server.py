@@ -115,9 +115,10 @@ def _application(
     settings: Settings, core: Core, metrics: Metrics, domain: str | None, group: anyio.abc.TaskGroup
 ) -> e2b.Front:
     tokens = Tokens(_secret(settings.data_dir))
-    native = create_app(core, metrics, body_limit=settings.body_limit_mib << 20)
+    limit = settings.body_limit_mib << 20
     return e2b.Front(
-        core, tokens, settings.domain, native, control=e2b.create_app(core, tokens, domain),
+        core, tokens, settings.domain, native=create_app(core, metrics, body_limit=limit),
+        control=e2b.create_app(core, tokens, domain, body_limit=limit),
         envd=e2b.create_envd(group), interpreter=e2b.create_interpreter(),
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ event stream. Only JSON is spoken: that is what E2B's clients use; a protobuf re
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -16,8 +17,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from skerry.errors import Error, SandboxLost, SandboxNotRunning
-from skerry.facades.e2b.errors import HTTP_STATUS, ConnectError, connect_error
+from skerry.errors import SandboxLost, SandboxNotRunning
+from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error
 from skerry.facades.e2b.sandbox import DEFAULT_USER, SandboxCall, sandbox_of, user_of
 from skerry.facades.streams import Framing, StreamResponse
 
@@ -65,7 +66,7 @@ def unary(method: Unary) -> Endpoint:
             call = _call(request)
             user = call.user
             return JSONResponse(await method(call, _object(await _body(request))))
-        except (ConnectError, Error) as error:
+        except CALLERS_MISTAKES as error:
             shown = connect_error(error, user)
             return JSONResponse(shown.to_wire(), HTTP_STATUS[shown.code])
 
@@ -86,10 +87,9 @@ def server_stream(method: ServerStream, keepalive: Content) -> Endpoint:
             if len(messages) != 1:
                 raise ConnectError("invalid_argument", f"expected one message in the request, not {len(messages)}")
             source = method(call, messages[0])
-        except (ConnectError, Error) as error:
+        except CALLERS_MISTAKES as error:
             return _refused_stream(connect_error(error, user))
-        asked = request.headers.get("keepalive-ping-interval", "")
-        every_s = float(asked) if asked.isdigit() and int(asked) > 0 else _KEEPALIVE_S
+        every_s = float(_number(request.headers.get("keepalive-ping-interval", "")) or _KEEPALIVE_S)
         return StreamResponse(source, _framing(user, keepalive), heartbeat_s=every_s)
 
     return endpoint
@@ -106,7 +106,7 @@ def client_stream(method: ClientStream) -> Endpoint:
             call = _call(request)
             user = call.user
             reply = await method(call, _messages(request))
-        except (ConnectError, Error) as error:
+        except CALLERS_MISTAKES as error:
             return _refused_stream(connect_error(error, user))
         return Response(envelope(reply) + envelope({}, _LAST), media_type=_STREAM)
 
@@ -121,7 +121,7 @@ def _framing(user: str, keepalive: Content) -> Framing:
 
     return Framing(
         _STREAM, envelope, envelope(keepalive), failure, envelope({}, _LAST),
-        errors=(Error, ConnectError), plain_errors=False,
+        errors=CALLERS_MISTAKES, plain_errors=False,
     )  # fmt: skip
 
 
@@ -129,8 +129,13 @@ def _call(request: Request) -> Call:
     """Raises ConnectError when the token or the user cannot be accepted."""
     sandbox = sandbox_of(request)
     sandbox.check_token(request.headers.get("x-access-token"))
-    asked = request.headers.get("connect-timeout-ms", "")
-    return Call(sandbox, user_of(request), int(asked) / 1000 if asked.isdigit() and int(asked) > 0 else None)
+    timeout_ms = _number(request.headers.get("connect-timeout-ms", ""))
+    return Call(sandbox, user_of(request), timeout_ms / 1000 if timeout_ms else None)
+
+
+def _number(header: str) -> int | None:
+    """What a header says, when that is a number as the protocol has them."""
+    return int(header) if re.fullmatch("[0-9]{1,10}", header) else None
 
 
 def _codec(request: Request, wanted: str) -> Response | None:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -16,8 +16,9 @@ from skerry import __version__
 from skerry.core import Core
 from skerry.core.tokens import Tokens
 from skerry.errors import Error, SandboxNotFound, TemplateNotFound
-from skerry.facades.e2b.errors import plain_error, rest_error
+from skerry.facades.e2b.errors import first_problem, plain_error, rest_error
 from skerry.facades.e2b.sandbox import ENVD, FACTS, TRAFFIC
+from skerry.facades.limits import BodyLimit
 from skerry.models import Sandbox, SandboxSpec, SandboxState, SandboxUpdate
 from skerry.ports import SandboxRecord
 
@@ -37,6 +38,15 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
+class Network(_Body):
+    """Of its rules, those that this server knows; what else is asked for is in `model_extra`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    allowPublicTraffic: bool | None = None
+    maskRequestHost: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_${}-]{1,253}$")] | None = None
+
+
 class NewSandbox(_Body):
     templateID: Annotated[str, Field(min_length=1, max_length=256)]
     timeout: int | None = None
@@ -45,19 +55,16 @@ class NewSandbox(_Body):
     metadata: dict[str, str] | None = None
     envVars: dict[str, str] | None = None
     autoPause: bool | None = None
-    network: dict[str, Any] | None = None
+    network: Network = Network()
     mcp: dict[str, Any] | None = None
     volumeMounts: list[Any] | None = None
     iam: dict[str, Any] | None = None
 
     def refused(self) -> str | None:
         """What is asked for and not there: it must not be left out silently."""
-        network = dict(self.network or {})
-        for name in ("allowPublicTraffic", "maskRequestHost"):
-            network.pop(name, None)
         missing = {
             "autoPause": self.autoPause, "mcp": self.mcp, "volumeMounts": self.volumeMounts, "iam": self.iam,
-            **{f"network.{name}": value for name, value in network.items()},
+            **{f"network.{name}": value for name, value in (self.network.model_extra or {}).items()},
         }  # fmt: skip
         asked = [name for name, value in missing.items() if value]
         return f"not supported by this server yet: {', '.join(asked)}" if asked else None
@@ -95,11 +102,12 @@ async def _authenticated(
 CallerOf = Annotated[Caller, Depends(_authenticated)]
 
 
-def create_app(core: Core, tokens: Tokens, domain: str | None) -> FastAPI:
+def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: int = 16 * 1024 * 1024) -> FastAPI:
     """The control plane.
 
     Args:
         domain: below which sandboxes are reached, with its port; None: only through the server's own address.
+        body_limit: bytes of a JSON body.
     """
     app = FastAPI(
         title="Skerry: E2B", version=__version__, docs_url=None, redoc_url=None, strict_content_type=False,
@@ -108,6 +116,8 @@ def create_app(core: Core, tokens: Tokens, domain: str | None) -> FastAPI:
     app.state.core, app.state.tokens, app.state.domain = core, tokens, domain
     app.add_exception_handler(Error, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ValidationError, _invalid)
+    app.add_middleware(BodyLimit, limit=body_limit)
     app.add_exception_handler(HTTPException, _http)
     app.post("/sandboxes", status_code=201)(create_v1)
     app.post("/v2/sandboxes", status_code=201)(create_v2)
@@ -131,6 +141,8 @@ async def _error(_: Request, error: Exception) -> Response:
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
+    if isinstance(error, ValidationError):
+        return plain_error(400, f"error validating the request: {first_problem(error)}")
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or "body"
@@ -164,11 +176,10 @@ async def _create(caller: Caller, wanted: NewSandbox, default_s: int, *, secure:
         return plain_error(400, "Timeout must be greater than 0")
     if refusal := wanted.refused():
         return plain_error(400, refusal)
-    network = wanted.network or {}
-    public = network.get("allowPublicTraffic") is not False
+    public = wanted.network.allowPublicTraffic is not False
     if not public and not secure:
         return plain_error(400, "allowPublicTraffic=false needs a secure sandbox")
-    facts = {"secure": secure, "public": public, "mask_host": network.get("maskRequestHost")}
+    facts = {"secure": secure, "public": public, "mask_host": wanted.network.maskRequestHost}
     spec = SandboxSpec(
         template=_template_name(wanted.templateID), timeout_s=float(timeout_s), metadata=wanted.metadata or {},
         env=wanted.envVars or {}, internet=wanted.allow_internet_access is not False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
 from skerry.errors import (
@@ -62,10 +63,23 @@ class ConnectError(Exception):
         return {"code": self.code, "message": self.message}
 
 
+CALLERS_MISTAKES = (ConnectError, Error, ValidationError)
+"""What a method may raise; everything else is a fault of the server's."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """What is wrong with a value, in one line."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
 def connect_error(error: Exception, user: str) -> ConnectError:
     """The same error in Connect's terms, of a call made for `user`."""
     if isinstance(error, ConnectError):
         return error
+    if isinstance(error, ValidationError):
+        return ConnectError("invalid_argument", first_problem(error))
     assert isinstance(error, Error)
     if isinstance(error, UserNotFound):
         return ConnectError("unauthenticated", f"invalid username: '{user}'")

@@ -21,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from skerry.errors import Error, FileMissing, IsADirectory, NoSpace, RequestTooLarge
-from skerry.facades.e2b.errors import HTTP_STATUS, ConnectError, connect_error, plain_error
+from skerry.errors import FileMissing, IsADirectory, NoSpace, RequestTooLarge
+from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error, plain_error
 from skerry.facades.e2b.sandbox import DEFAULT_USER, ENVD, SandboxCall, sandbox_of
 from skerry.models import FileInfo
 
@@ -41,7 +41,7 @@ def answered(endpoint: Endpoint) -> Endpoint:
         try:
             response: Response = await endpoint(request)
             return response
-        except (Error, ConnectError) as error:
+        except CALLERS_MISTAKES as error:
             return _refused(error, user)
 
     return guarded
@@ -133,7 +133,7 @@ class _Download(Response):
         try:
             async with AsyncExitStack() as stack:
                 await self._open(stack, scope, receive, send)
-        except (Error, ConnectError) as error:
+        except CALLERS_MISTAKES as error:
             await _refused(error, self._user)(scope, receive, send)
 
     async def _open(self, stack: AsyncExitStack, scope: Scope, receive: Receive, send: Send) -> None:

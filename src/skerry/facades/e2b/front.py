@@ -18,7 +18,8 @@ from starlette.websockets import WebSocket
 
 from skerry.core import Core
 from skerry.core.tokens import Tokens
-from skerry.errors import PortNotOpen, SandboxLost, SandboxNotFound, SandboxNotRunning
+from skerry.errors import Error, PortNotOpen, SandboxLost, SandboxNotFound, SandboxNotRunning
+from skerry.facades.e2b.errors import rest_error
 from skerry.facades.e2b.sandbox import FACTS, TRAFFIC, SandboxCall
 from skerry.facades.proxy import Destination, Proxied, proxy_websocket, query_of
 
@@ -26,6 +27,9 @@ ENVD_PORT, INTERPRETER_PORT = 49983, 49999
 _NAME = re.compile(r"(\d{1,5})-([a-z0-9]+)(?:-[a-z0-9]+)?")
 _E2B_PATH = re.compile(r"/(v[23]/(sandboxes|templates)|sandboxes|templates|snapshots|volumes|secrets)(/.*)?")
 
+_NOT_FOUND = "The sandbox was not found"
+_NOT_OPEN = "The sandbox is running but port is not open"
+"""In these words: clients look for them."""
 _OURS = frozenset({b"e2b-sandbox-id", b"e2b-sandbox-port", b"e2b-traffic-access-token"})
 
 
@@ -56,15 +60,22 @@ class Front:
         try:
             record = self.core.sandboxes.running(sandbox_id)
         except SandboxNotRunning:
-            await _unavailable(scope, sandbox_id, "The sandbox was not found")(scope, receive, send)
+            await _unavailable(scope, sandbox_id, _NOT_FOUND)(scope, receive, send)
             return
         call = SandboxCall(self.core, self.tokens, record.tenant_id, sandbox_id, record.internal.get(FACTS, {}))
         scope["skerry.sandbox"] = call
-        application = {ENVD_PORT: self.envd, INTERPRETER_PORT: self.interpreter}.get(port)
-        if application is not None:
-            await application(scope, receive, send)
-        else:
+        token = HTTPConnection(scope).headers.get("e2b-traffic-access-token", "")
+        if port == ENVD_PORT:  # has a token of its own
+            await self.envd(scope, receive, send)
+        elif not call.public and not call.tokens.fits(token, call.id, TRAFFIC):
+            shown = {"sandboxId": call.id, "message": "The traffic access token is missing or wrong", "code": 403}
+            await JSONResponse(shown, 403)(scope, receive, send)
+        elif port == INTERPRETER_PORT:
+            await self.interpreter(scope, receive, send)
+        elif 1 <= port <= 65535:
             await _pass_on(call, port, scope, receive, send)
+        else:
+            await _unavailable(scope, sandbox_id, _NOT_OPEN, port)(scope, receive, send)
 
 
 def _address(connection: HTTPConnection, domain: str | None) -> tuple[str, int] | None:
@@ -74,7 +85,7 @@ def _address(connection: HTTPConnection, domain: str | None) -> tuple[str, int] 
     if found := _NAME.fullmatch(below):
         return found[2], int(found[1])
     sandbox_id, port = connection.headers.get("e2b-sandbox-id"), connection.headers.get("e2b-sandbox-port", "")
-    if sandbox_id and port.isdigit() and _is_server(name, domain):
+    if sandbox_id and re.fullmatch("[0-9]{1,5}", port) and _is_server(name, domain):
         return sandbox_id.partition("-")[0], int(port)
     return None
 
@@ -93,12 +104,11 @@ def _is_server(name: str, domain: str | None) -> bool:
 async def _pass_on(call: SandboxCall, port: int, scope: Scope, receive: Receive, send: Send) -> None:
     """To the program that listens on that port."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    headers = HTTPConnection(scope).headers
-    if not call.public and not call.tokens.fits(headers.get("e2b-traffic-access-token", ""), call.id, TRAFFIC):
-        shown = {"sandboxId": call.id, "message": "The traffic access token is missing or wrong", "code": 403}
-        await JSONResponse(shown, 403)(scope, receive, send)
-        return
-    host = call.mask_host.replace("${PORT}", str(port)) if call.mask_host else headers.get("host", "")
+    host = (
+        call.mask_host.replace("${PORT}", str(port))
+        if call.mask_host
+        else HTTPConnection(scope).headers.get("host", "")
+    )
     to = Destination(
         call.core,
         call.tenant_id,
@@ -114,10 +124,11 @@ async def _pass_on(call: SandboxCall, port: int, scope: Scope, receive: Receive,
     try:
         await Proxied(Request(scope, receive), to)(scope, receive, send)
     except PortNotOpen:
-        message = "The sandbox is running but port is not open"
-        await _unavailable(scope, call.id, message, port)(scope, receive, send)
+        await _unavailable(scope, call.id, _NOT_OPEN, port)(scope, receive, send)
     except (SandboxNotRunning, SandboxNotFound, SandboxLost):
-        await _unavailable(scope, call.id, "The sandbox was not found")(scope, receive, send)
+        await _unavailable(scope, call.id, _NOT_FOUND)(scope, receive, send)
+    except Error as error:
+        await rest_error(error)(scope, receive, send)
 
 
 def _unavailable(scope: Scope, sandbox_id: str, message: str, port: int | None = None) -> Response:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from skerry.core.runs import RunEvent
 from skerry.errors import ContextNotFound, Error, LanguageNotFound, SandboxLost, SandboxNotRunning
-from skerry.facades.e2b.errors import ConnectError
+from skerry.facades.e2b.errors import HTTP_STATUS, ConnectError, first_problem
 from skerry.facades.e2b.read import Content, mapping, optional_text, text
 from skerry.facades.e2b.sandbox import sandbox_of
 from skerry.facades.streams import Framing, StreamResponse
@@ -77,6 +77,7 @@ def _language(content: Content) -> str:
 async def execute(request: Request) -> Response:
     """`POST /execute`: run code and follow it; leaving interrupts it."""
     sandbox, content = sandbox_of(request), await _content(request)
+    sandbox.check_token(request.headers.get("x-access-token"))
     context = optional_text(content, "context_id")
     if context and content.get("language"):
         raise _Refused(400, "Only one of context_id or language can be provided")
@@ -162,8 +163,10 @@ async def _known_error(request: Request, error: Exception) -> Response:
     """Clients show the text."""
     if isinstance(error, _Refused):
         return PlainTextResponse(error.message, error.status)
-    if isinstance(error, ConnectError | ValidationError):
-        return PlainTextResponse(str(error), 400)
+    if isinstance(error, ConnectError):
+        return PlainTextResponse(error.message, HTTP_STATUS[error.code])
+    if isinstance(error, ValidationError):
+        return PlainTextResponse(first_problem(error), 400)
     assert isinstance(error, Error)
     if isinstance(error, ContextNotFound):
         return PlainTextResponse(f"Context {error.details.get('context_id', '')} not found", 404)

@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, Response
 from skerry import __version__
 from skerry.core import Core
 from skerry.errors import Error, InternalError, InvalidRequest, NotFound
+from skerry.facades.limits import BodyLimit, BodyRefused
 from skerry.facades.native import code, files, keys, meta, ports, processes, sandboxes, templates, terminal
-from skerry.facades.native.limits import BodyLimit, BodyRefused
 from skerry.facades.native.metrics import Metrics
 from skerry.facades.streams import STREAMED
 

@@ -1,0 +1,180 @@
+"""What E2B's clients would never send, and what others might: an answer in E2B's words each, never a 500, never a hang."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import pytest
+
+from skerry import Sandbox
+
+from .conftest import Server
+
+
+class Envd:
+    """A sandbox's envd and ports, spoken to without a client."""
+
+    def __init__(self, server: Server, sandbox_id: str, token: str | None) -> None:
+        self.server, self.id, self.token = server, sandbox_id, token
+
+    def __call__(
+        self, method: str, path: str, body: bytes = b"", *headers: str, port: str = "49983", kind: str = "application/json",
+    ) -> tuple[int, Any]:  # fmt: skip
+        token = [] if self.token is None else [f"x-access-token: {self.token}"]
+        return self.server.request(
+            method, path, body, f"e2b-sandbox-id: {self.id}", f"e2b-sandbox-port: {port}", f"content-type: {kind}",
+            *token, *headers,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def created(server: Server) -> Any:
+    status, created = server.request("POST", "/v2/sandboxes", b'{"templateID": "base", "timeout": 300}')
+    assert status == 201
+    yield created
+    server.request("DELETE", f"/sandboxes/{created['sandboxID']}")
+
+
+@pytest.fixture
+def envd(server: Server, created: Any) -> Envd:
+    return Envd(server, created["sandboxID"], created["envdAccessToken"])
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "code"),
+    [
+        ("/process.Process/SendInput", {"process": {"pid": 999999}, "input": {"stdin": "aGk="}}, "not_found"),
+        ("/process.Process/SendInput", {"process": "x"}, "invalid_argument"),
+        ("/process.Process/SendSignal", {"process": {"pid": 1.5}, "signal": "SIGNAL_SIGKILL"}, "invalid_argument"),
+        ("/filesystem.Filesystem/Stat", {"path": "/nowhere"}, "not_found"),
+        ("/filesystem.Filesystem/Stat", {"path": 5}, "invalid_argument"),
+        ("/filesystem.Filesystem/Stat", {"path": "a\0b"}, "invalid_argument"),
+        ("/filesystem.Filesystem/ListDir", {"path": "/etc/hostname"}, "invalid_argument"),
+        ("/filesystem.Filesystem/ListDir", {"path": "/etc", "depth": "x"}, "invalid_argument"),
+        ("/filesystem.Filesystem/MakeDir", {"path": "/etc"}, "already_exists"),
+        ("/filesystem.Filesystem/MakeDir", {"path": "/root/x"}, "permission_denied"),
+        ("/filesystem.Filesystem/GetWatcherEvents", {"watcherId": "none"}, "not_found"),
+    ],
+)
+def test_unary_mistakes(envd: Envd, path: str, content: Any, code: str) -> None:
+    status, reply = envd("POST", path, json.dumps(content).encode())
+    assert 400 <= status < 500
+    assert reply["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ({"process": {"cmd": "/no/such"}}, "invalid_argument"),
+        ({"process": {"cmd": "true", "envs": {"A=B": "x"}}}, "invalid_argument"),
+        ({"process": {"cmd": "true", "args": "x"}}, "invalid_argument"),
+        ({"process": {"cmd": "true", "args": ["x" * 300_000]}}, "resource_exhausted"),
+        ({"process": {"cmd": "true"}, "pty": {"size": {"cols": 0, "rows": -1}}}, "invalid_argument"),
+        ({"process": {"cmd": "true"}, "tag": "x" * 300}, "invalid_argument"),
+        ({}, "invalid_argument"),
+    ],
+)
+def test_stream_mistakes_are_told_at_the_end_of_the_stream(server: Server, envd: Envd, content: Any, code: str) -> None:
+    body = json.dumps(content).encode()
+    request = (
+        f"POST /process.Process/Start HTTP/1.1\r\nhost: localhost\r\ne2b-sandbox-id: {envd.id}\r\ne2b-sandbox-port: 49983\r\n"
+        f"x-access-token: {envd.token}\r\ncontent-type: application/connect+json\r\ncontent-length: {len(body) + 5}\r\n"
+        "connection: close\r\n\r\n"
+    ).encode()
+    with server.open_socket() as connection:
+        connection.sendall(request + b"\0" + struct.pack(">I", len(body)) + body)
+        reply = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert f'"code":"{code}"'.encode() in reply
+
+
+def test_codecs_tokens_and_addresses(server: Server, envd: Envd) -> None:
+    stat = b'{"path": "/etc"}'
+    with pytest.raises(json.JSONDecodeError):  # a text, with status 415
+        envd("POST", "/filesystem.Filesystem/Stat", stat, kind="application/proto")
+    assert Envd(server, envd.id, None)("POST", "/filesystem.Filesystem/Stat", stat)[1]["code"] == "unauthenticated"
+    assert Envd(server, envd.id, "wrong")("POST", "/filesystem.Filesystem/Stat", stat)[0] == 401
+    assert Envd(server, envd.id, "wrong")("GET", "/files?path=/etc/hostname")[0] == 401
+    assert (
+        Envd(server, envd.id, None)("GET", "/files?path=/etc/hostname&signature=v1_x")[1]["message"]
+        == "invalid signature"
+    )
+    for path in ("/init", "/freeze", "/nothing"):
+        assert envd("POST", path)[0] == 404
+    assert Envd(server, "sbnothere", None)("GET", "/health") == (
+        502, {"sandboxId": "sbnothere", "message": "The sandbox was not found", "code": 502},
+    )  # fmt: skip
+    for port in ("1", "70000"):
+        status, reply = envd("GET", "/", port=port)
+        assert (status, reply["message"]) == (502, "The sandbox is running but port is not open")
+    assert envd("GET", "/", port="x")[0] == 404
+
+
+def test_files(envd: Envd) -> None:
+    assert envd("GET", "/files?path=/nowhere")[0] == 404
+    assert envd("GET", "/files?path=/etc")[0] == 400
+    assert envd("GET", "/files")[0] == 400
+    assert envd("POST", "/files?path=/etc/x", b"x", kind="application/octet-stream")[0] == 403
+    assert envd("POST", "/files?path=/tmp/x", b"x", "content-encoding: br", kind="application/octet-stream")[0] == 400
+    assert envd("POST", "/files?path=/tmp/x", b"x", "content-encoding: gzip", kind="application/octet-stream")[0] == 400
+    assert envd("POST", "/files?path=/tmp/x", b"x", kind="multipart/form-data")[0] == 400
+    assert envd("POST", "/files?path=/tmp/x", b"x", kind="multipart/form-data; boundary=b")[0] == 400
+    assert envd("POST", "/files?path=/tmp/x&username=nobody-here", b"x", kind="application/octet-stream")[0] == 401
+    assert envd("GET", "/files?path=/tmp/x")[0] == 404, "nothing was left of any of them"
+    assert envd("GET", "/files?path=/etc/hostname", b"", "accept-encoding: identity;q=0")[0] == 406
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400), (b"[]", 400), (b"{}", 400), (b'{"templateID": "base", "timeout": "x"}', 400),
+        (b'{"templateID": "base", "timeout": 0}', 400), (b'{"templateID": "base", "timeout": 99999999999}', 400),
+        (b'{"templateID": "none"}', 404), (b'{"templateID": "base", "envVars": {"A=B": "c"}}', 400),
+        (b'{"templateID": "base", "metadata": {"": "c"}}', 400), (b'{"templateID": "base", "autoPause": true}', 400),
+        (b'{"templateID": "base", "network": {"denyOut": ["0.0.0.0/0"]}}', 400),
+        (b'{"templateID": "base", "network": {"maskRequestHost": "a\\r\\nb"}}', 400),
+        (b'{"templateID": "base", "envVars": {"A": "' + b"x" * (20 << 20) + b'"}}', 413),
+    ],
+)  # fmt: skip
+def test_the_control_plane(server: Server, body: bytes, status: int) -> None:
+    answered, reply = server.request("POST", "/v2/sandboxes", body)
+    assert answered == status, reply
+    assert answered == 413 or (reply["code"] == status and reply["message"])
+
+
+def test_foreign_and_dead_sandboxes_are_missing(server: Server, sandbox_of_native_api: Sandbox) -> None:
+    for method, path in (
+        ("GET", ""), ("DELETE", ""), ("POST", "/timeout"), ("POST", "/connect"), ("GET", "/metrics"), ("POST", "/refreshes"),
+    ):  # fmt: skip
+        body = b'{"timeout": 5}' if method == "POST" else b""
+        status, reply = server.request(method, f"/sandboxes/sbnothere{path}", body)
+        assert (status, reply["message"]) == (404, "Sandbox \"sbnothere\" doesn't exist or you don't have access to it")
+    assert server.request("GET", "/v2/sandboxes", key="e2b_" + "0" * 40)[0] == 401
+    assert server.request("GET", f"/sandboxes/{sandbox_of_native_api.id}")[0] == 200, "one sandbox, whatever made it"
+
+
+@pytest.fixture
+def sandbox_of_native_api(server: Server) -> Any:
+    with server.sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "order=up", "startedAfter=x", "nextToken=garbage"])
+def test_wrong_queries(server: Server, query: str) -> None:
+    assert server.request("GET", f"/v2/sandboxes?{query}")[0] == 400
+
+
+def test_the_code_interpreter(envd: Envd) -> None:
+    def call(method: str, path: str, body: bytes = b"") -> int:
+        try:
+            return envd(method, path, body, port="49999")[0]
+        except json.JSONDecodeError:  # its errors are texts
+            return -1
+
+    assert call("POST", "/execute", b"{") == -1
+    assert call("POST", "/execute", b'{"code": "1", "context_id": "none"}') == -1
+    assert call("DELETE", "/contexts/none") == -1
+    assert call("GET", "/contexts") == 200
+    assert Envd(envd.server, envd.id, "wrong")("GET", "/health", port="49999")[0] == 200
