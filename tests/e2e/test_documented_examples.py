@@ -13,7 +13,13 @@ from tests.e2e.conftest import Server
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 _BLOCK = re.compile(r"^```(python|output)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = [page for page in sorted(DOCS.glob("*/*.md")) if "```python" in page.read_text()]
+FOREIGN = {"e2b"}
+"""Examples for other clients; tests/e2e/test_e2b.py runs them."""
+PAGES = [
+    page
+    for page in sorted([*DOCS.glob("tutorial/*.md"), *DOCS.glob("how-to/*.md")])
+    if "```python" in page.read_text() and page.stem not in FOREIGN
+]
 
 
 def examples(page: Path) -> list[tuple[str, str | None]]:

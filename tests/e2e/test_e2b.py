@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Server
+from .test_documented_examples import examples
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +49,17 @@ def test_every_scenario_in_python(server: Server, client: str) -> None:
 def test_every_scenario_in_javascript(server: Server, client: str) -> None:
     env = {**environment(server), "E2B_CLIENT": str(CLIENTS / client)}
     run(CLIENTS / "node" / "bin" / "node", "--test", scenarios="e2b-js", env=env)
+
+
+def test_the_documented_example(server: Server, tmp_path: Path) -> None:
+    [(code, _)] = examples(ROOT / "docs" / "how-to" / "e2b.md")
+    example = tmp_path / "example.py"
+    example.write_text(code)
+    done = subprocess.run(
+        [CLIENTS / "e2b-2.63" / "bin" / "python", example], env=environment(server), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.stdout.split()[:2] == ["13", "Linux"], done
 
 
 @pytest.fixture(scope="module")

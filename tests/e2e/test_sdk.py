@@ -8,7 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from skerry import AsyncSandbox, Sandbox
-from skerry.errors import CannotStartProcess, ContextNotFound, FileExists, LanguageNotFound, SandboxNotFound
+from skerry.errors import (
+    CannotStartProcess,
+    ContextNotFound,
+    FileExists,
+    LanguageNotFound,
+    SandboxNotFound,
+    UserNotFound,
+)
 from skerry.models import EndCode, ExitReason, FileType, SandboxState, WatchEventType
 from skerry.sdk.results import CommandFailed, ShownResult
 
@@ -240,13 +247,19 @@ def test_commands_are_like_subprocess(sandbox: Sandbox) -> None:
     [
         (["no-such-program"], {}, "no-such-program"),
         (["true"], {"cwd": "/nowhere"}, "/nowhere"),
-        (["true"], {"user": "nobody-at-all"}, "nobody-at-all"),
     ],
 )
 def test_what_cannot_start_says_why(sandbox: Sandbox, command: list[str], options: dict[str, str], what: str) -> None:
     with pytest.raises(CannotStartProcess) as caught:
         sandbox.exec(command, **options)
     assert what in caught.value.message
+
+
+def test_an_unknown_user_is_told(sandbox: Sandbox) -> None:
+    with pytest.raises(UserNotFound, match="nobody-at-all"):
+        sandbox.exec(["true"], user="nobody-at-all")
+    with pytest.raises(UserNotFound, match="nobody-at-all"):
+        sandbox.files.read("/etc/hostname", user="nobody-at-all")
 
 
 def test_background_processes(sandbox: Sandbox) -> None:

@@ -12,7 +12,7 @@ from skerry.facades.native.access import CallerOf
 from skerry.facades.streams import NdjsonResponse, ndjson_of, while_connected
 from skerry.models import CodeReply, CodeSpec, Context, ContextSpec, Done, ExecutionError, Reply, Result, Stderr, Stdout
 
-router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["code"])
+router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}", tags=["code"])
 
 
 class ContextList(Reply):

@@ -17,7 +17,7 @@ from skerry.facades.native.access import Caller, CallerOf
 from skerry.facades.streams import STALLED_S, NdjsonResponse, ndjson_of
 from skerry.models import FileInfo, FileList, FileType, MakeDirectory, Rename, SetAttributes, WatchEvent
 
-router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/files", tags=["files"])
+router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}/files", tags=["files"])
 
 FilePath = Annotated[str, Query(description="Absolute, or relative to the user's home directory")]
 User = Annotated[str, Query(min_length=1, max_length=256)]

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from skerry.facades.native.access import CallerOf
 from skerry.models import Key, KeySpec, NewKey, Reply
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(strict_content_type=False, prefix="/v1/keys", tags=["keys"])
 
 
 class KeyList(Reply):

@@ -12,7 +12,7 @@ from skerry.facades.native.access import CallerOf
 from skerry.facades.streams import NdjsonResponse
 from skerry.models import Event, Reply
 
-router = APIRouter(tags=["server"])
+router = APIRouter(strict_content_type=False, tags=["server"])
 
 
 class Health(Reply):

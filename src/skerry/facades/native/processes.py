@@ -12,7 +12,7 @@ from skerry.facades.native.access import CallerOf
 from skerry.facades.streams import NdjsonResponse, ndjson_of, while_connected
 from skerry.models import Exit, Output, Process, ProcessResult, ProcessSpec, Reply, Signal, Started, TerminalSize
 
-router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/processes", tags=["processes"])
+router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}/processes", tags=["processes"])
 
 Pid = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Offset = Annotated[int | None, Query(ge=0, le=2**62)]

@@ -14,7 +14,7 @@ from skerry.facades.native.access import CallerOf
 from skerry.facades.native.meta import EventList
 from skerry.models import Sandbox, SandboxPage, SandboxSpec, SandboxState, SandboxStats, SandboxUpdate
 
-router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
+router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes", tags=["sandboxes"])
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 

@@ -13,7 +13,7 @@ from skerry.facades.native.access import CallerOf
 from skerry.facades.streams import NdjsonResponse, ndjson_of
 from skerry.models import Reply, Template
 
-router = APIRouter(prefix="/v1/templates", tags=["templates"])
+router = APIRouter(strict_content_type=False, prefix="/v1/templates", tags=["templates"])
 
 
 class TemplateList(Reply):

@@ -14,7 +14,7 @@ from skerry.errors import Error
 from skerry.facades.native.access import Caller, CallerOf
 from skerry.models import Exit, Output, Signal, TerminalSize
 
-router = APIRouter(tags=["processes"])
+router = APIRouter(strict_content_type=False, tags=["processes"])
 
 _REFUSED = 4000
 """WebSocket close codes of ours: this plus the HTTP status, so 4404 means not found."""

@@ -241,7 +241,7 @@ class AsyncSandbox:
             on_stdout, on_stderr: called with pieces of output as they come.
 
         Raises:
-            CannotStartProcess, SandboxNotRunning, SandboxLost, CommandFailed
+            CannotStartProcess, UserNotFound, SandboxNotRunning, SandboxLost, CommandFailed
         """
         body: dict[str, Any] = {
             "command": command if isinstance(command, str) else list(command), "user": user,
