@@ -286,3 +286,20 @@ async def test_an_idle_context_outlives_a_lost_connection(core: Core, sandbox: s
                     continue
                 break
     assert (await box.run("x")).results[0].data["text/plain"] == "5"
+
+
+async def test_time_runs_out_although_there_is_always_an_event_to_read() -> None:
+    signals: list[int] = []
+
+    async def signaller(number: int, group: bool) -> None:
+        signals.append(number)
+
+    run = runs.Run("c", 0.05, signaller)
+    events = aiter(run)
+    for _ in range(10):
+        await run.put(Stdout(text="y"))
+    await anext(events)
+    assert signals == []
+    await anyio.sleep(0.06)
+    await anext(events)
+    assert signals == [2]

@@ -65,6 +65,8 @@ class Run:
 
     async def _taken(self) -> AsyncIterator[RunEvent]:
         while True:
+            if self._deadline is not None and anyio.current_time() >= self._deadline:
+                await self._escalate()  # however many events there are to read
             if not self._events:
                 await self._await_event()
             event = self._events.popleft()
