@@ -355,9 +355,9 @@ def _configure_logging(level: str) -> None:
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").addFilter(_is_no_purpose)
+    logging.getLogger("uvicorn.error").addFilter(_is_a_fault)
 
 
-def _is_no_purpose(record: logging.LogRecord) -> bool:
-    """Replies that are left unfinished so that the connection breaks, and refused WebSockets, are no errors."""
-    return not record.getMessage().startswith("ASGI callable returned without")
+def _is_a_fault(record: logging.LogRecord) -> bool:
+    """Not the replies that are left unfinished on purpose, so that the connection breaks, nor refused WebSockets."""
+    return not record.getMessage().startswith("ASGI callable returned without completing")

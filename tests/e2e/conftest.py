@@ -94,7 +94,8 @@ class Server:
     def request(
         self, method: str, path: str, body: bytes = b"", *headers: str, key: str | None = None
     ) -> tuple[int, Any]:
-        """One plain HTTP request, with the server's key unless another is given: the status and the decoded JSON."""
+        """One plain HTTP request, with the server's key unless another is given: the status and the content, decoded
+        when it is JSON."""
         secret = self.api_key if key is None else key
         head = [f"{method} {path} HTTP/1.1", "host: localhost", f"authorization: Bearer {secret}",
                 f"content-length: {len(body)}", "connection: close", *headers]  # fmt: skip
@@ -105,7 +106,10 @@ class Server:
         headers_part, _, content = rest.partition(b"\r\n\r\n")
         if b"transfer-encoding: chunked" in headers_part.lower():
             content = _join_chunks(content)
-        return int(status_line.split()[1]), json.loads(content) if content else None
+        status = int(status_line.split()[1])
+        if b"content-type: application/json" in headers_part.lower():
+            return status, json.loads(content)
+        return status, content.decode(errors="replace") or None
 
 
 def _join_chunks(content: bytes) -> bytes:

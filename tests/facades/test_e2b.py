@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection, Request
 
 from skerry.core.tokens import Tokens
-from skerry.facades.e2b.connect import _messages, envelope
+from skerry.facades.e2b.connect import _messages, _only_message, envelope
 from skerry.facades.e2b.errors import ConnectError
-from skerry.facades.e2b.files import _identity_accepted, _inflated, _parts, _range, signature
+from skerry.facades.e2b.files import _identity_accepted, _inflated, _parts, signature
 from skerry.facades.e2b.front import _address
 
 pytestmark = pytest.mark.anyio
@@ -86,6 +86,25 @@ async def test_what_is_no_message_is_told(body: bytes) -> None:
         await messages(body)
 
 
+@pytest.mark.parametrize("body", [b"", envelope({}, 2), envelope({"a": 1}) * 2])
+async def test_a_stream_that_must_have_one_message(body: bytes) -> None:
+    with pytest.raises(ConnectError):
+        await _only_message(request(body))
+
+
+async def test_what_comes_after_the_one_message_is_not_gathered() -> None:
+    sent = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        sent += 1
+        assert sent < 10, "it reads on and on"
+        return {"type": "http.request", "body": envelope({"a": "x" * 1000}), "more_body": True}
+
+    with pytest.raises(ConnectError):
+        await _only_message(Request({"type": "http", "method": "POST", "headers": []}, receive))
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_break_the_reader(body: bytes) -> None:
@@ -124,6 +143,12 @@ async def test_broken_forms_are_told(body: bytes) -> None:
         await form(body)
 
 
+async def test_headers_of_parts_are_bounded() -> None:
+    for header in (b"x" * 100_000 + b": y", b"x: " + b"y" * 100_000):
+        with pytest.raises(ConnectError, match="header"):
+            await form(b"--b\r\n" + header + b"\r\n\r\n\r\n--b--\r\n", pieces=4096)
+
+
 async def test_bodies_are_inflated_in_bounded_pieces() -> None:
     content = b"x" * 5_000_000
     pieces = [piece async for piece in _inflated(request(gzip.compress(content), 1000, content_encoding="gzip"))]
@@ -153,15 +178,6 @@ async def test_what_is_not_compressed_as_it_says_is_told(body: bytes, encoding: 
 )
 def test_encodings(header: str, accepted: bool) -> None:
     assert _identity_accepted(header) is accepted
-
-
-@pytest.mark.parametrize(
-    ("header", "found"),
-    [(None, None), ("bytes=0-9", (0, 9)), ("bytes=5-", (5, None)), ("bytes=-5", (None, 5)), ("bytes=9-0", None), ("bytes=-", None),
-     ("lines=1-2", None), ("bytes=0-1,3-4", None)],
-)  # fmt: skip
-def test_ranges(header: str | None, found: object) -> None:
-    assert _range(header) == found
 
 
 def test_signatures_are_those_of_the_clients() -> None:

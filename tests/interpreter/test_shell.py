@@ -68,6 +68,8 @@ def test_formatters_that_users_register_for_plain_types_count(fresh: Interpreter
     fresh.run(f"{by}.for_type_by_name('builtins', 'str', lambda s: f'<i>{{s}}</i>')")
     assert fresh.run("5").of("result")[0]["data"] == {"text/plain": "5", "text/html": "<b>5</b>"}
     assert fresh.run("'a'").of("result")[0]["data"] == {"text/plain": "'a'", "text/html": "<i>a</i>"}
+    fresh.run(f"{by}.for_type(object, lambda value: 'any')")
+    assert fresh.run("[1]").of("result")[0]["data"] == {"text/plain": "[1]", "text/html": "any"}
     fresh.run("%precision 2")
     assert fresh.run("1 / 3").text == "0.33"
 

@@ -150,11 +150,7 @@ class Sandboxes:
 
     async def get(self, tenant_id: str, sandbox_id: str) -> Sandbox:
         """Raises SandboxNotFound."""
-        return (await self._record(tenant_id, sandbox_id)).sandbox
-
-    async def record(self, tenant_id: str, sandbox_id: str) -> SandboxRecord:
-        """What is known of a sandbox, for façades that show more than `get` does. Raises SandboxNotFound."""
-        return await self._record(tenant_id, sandbox_id)
+        return (await self.record(tenant_id, sandbox_id)).sandbox
 
     def running(self, sandbox_id: str) -> SandboxRecord:
         """A running sandbox of any tenant, for façades whose callers show a token of the sandbox instead of a key.
@@ -227,7 +223,7 @@ class Sandboxes:
         """
         live = self._live.get(sandbox_id)
         if live is None or live.record.tenant_id != tenant_id:
-            record = await self._record(tenant_id, sandbox_id)
+            record = await self.record(tenant_id, sandbox_id)
             raise _not_running(record.sandbox)
         live.users += 1
         try:
@@ -249,7 +245,7 @@ class Sandboxes:
         """End it now; no-op when it has ended. Raises SandboxNotFound."""
         if under_way := self._creating.get(sandbox_id):
             await under_way.wait()
-        await self._record(tenant_id, sandbox_id)
+        await self.record(tenant_id, sandbox_id)
         if live := self._live.get(sandbox_id):
             await self._end(live, EndCode.KILLED, "killed through the API")
 
@@ -341,7 +337,8 @@ class Sandboxes:
             record.tenant_id, sandbox.id, "sandbox.failed", {"code": EndCode.NODE_LOST.value, "reason": message}
         )
 
-    async def _record(self, tenant_id: str, sandbox_id: str) -> SandboxRecord:
+    async def record(self, tenant_id: str, sandbox_id: str) -> SandboxRecord:
+        """All that is known of a sandbox. Raises SandboxNotFound."""
         live = self._live.get(sandbox_id)
         if live is not None and live.record.tenant_id == tenant_id:
             return live.record

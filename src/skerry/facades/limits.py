@@ -1,16 +1,16 @@
-"""A bound on bodies that are read whole. Routes that stream their body are not bounded here."""
+"""A bound on bodies that are read whole."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skerry.errors import RequestTooLarge
 
-_STREAMED = re.compile(r"/v1/sandboxes/[^/]+/(files|processes/\d+/stdin|ports/.*)")
 _DRAIN_MAX = 64 * 1024 * 1024
 _CLOSE = {"Connection": "close"}
 
@@ -24,20 +24,28 @@ class BodyRefused(HTTPException):
 
 
 class BodyLimit:
-    """Refuses a JSON body over `limit` bytes, by its announced length or when it gets there."""
+    """Refuses a JSON body over `limit` bytes, by its announced length or when it gets there.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app, self._limit = app, limit
+    Args:
+        render: the façade's reply for an error, with these headers.
+        streamed: paths whose bodies are streams, and not bounded.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limit: int, render: Callable[[RequestTooLarge, Mapping[str, str]], Response],
+        streamed: re.Pattern[str] | None = None,
+    ) -> None:  # fmt: skip
+        self._app, self._limit, self._render, self._streamed = app, limit, render, streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or _STREAMED.fullmatch(scope["path"]):
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or self._is_stream(scope["path"]):
             await self._app(scope, receive, send)
             return
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not announced.isdigit() or int(announced) > self._limit:
             await _drain(receive)
             error = self._error(announced.decode("latin-1"), int(announced) if announced.isdigit() else None)
-            await JSONResponse(error.to_wire(), error.status, _CLOSE)(scope, receive, send)
+            await self._render(error, _CLOSE)(scope, receive, send)
             return
         read = 0
 
@@ -52,6 +60,9 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+    def _is_stream(self, path: str) -> bool:
+        return self._streamed is not None and self._streamed.fullmatch(path) is not None
 
     def _error(self, size: str, current: int | None) -> RequestTooLarge:
         return RequestTooLarge(

@@ -29,9 +29,15 @@ _WATCH_AFTER_S = 0.02
 STALLED_S = 60.0
 """A caller that takes nothing for that long is cut off."""
 RESET = "skerry.reset"
-"""Key of the scope's function that resets the connection: nobody can take that for the end of a reply."""
+"""Key of the scope's function that resets the connection."""
 NDJSON = "application/x-ndjson"
 _HEARTBEAT = b'{"type":"heartbeat"}\n'
+
+
+def reset(scope: Scope) -> None:
+    """Break the connection off: nobody can take that for the end of a reply, and nothing waits for a reader."""
+    if RESET in scope:
+        scope[RESET]()
 
 
 def line(event: BaseModel) -> bytes:
@@ -78,7 +84,12 @@ class StreamResponse(Response):
         self.init_headers(framing.headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writer = _Writer(send, self.raw_headers)
+        try:
+            await self._send(scope, receive, _Writer(send, self.raw_headers))
+        except* Stalled:
+            reset(scope)
+
+    async def _send(self, scope: Scope, receive: Receive, writer: _Writer) -> None:
         failure: Exception | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(_leave_with_caller, receive, group.cancel_scope)
@@ -88,18 +99,18 @@ class StreamResponse(Response):
             except self._framing.errors as error:
                 failure = error
             except Stalled:
-                group.cancel_scope.cancel()  # unfinished: the connection is closed
-                return
+                raise
             except Exception:
                 logger.exception("fault in a stream")
                 failure = InternalError("the stream ended by a fault of the server's")
-            plain = failure is not None and self._framing.plain_errors and not writer.started
-            if failure is None or not plain or self._framing.failure(failure) is None:
-                if not await self._end(writer, failure) and RESET in scope:
-                    scope[RESET]()
+            last = self._framing.end if failure is None else self._framing.failure(failure)
+            if last is None:
+                reset(scope)
+            elif failure is None or writer.started or not self._framing.plain_errors:
+                await writer.end(last)
                 failure = None
             group.cancel_scope.cancel()
-        if failure is not None:
+        if failure is not None and last is not None:
             raise failure
 
     async def _stream(self, writer: _Writer) -> None:
@@ -108,16 +119,6 @@ class StreamResponse(Response):
                 await writer.write(self._first)
             async for event in events:
                 await writer.write(self._framing.render(event))
-
-    async def _end(self, writer: _Writer, failure: Exception | None) -> bool:
-        """Whether the reply has an ending."""
-        last = self._framing.end if failure is None else self._framing.failure(failure)
-        if last is None:
-            return False
-        if last:
-            await writer.write(last)
-        await writer.end()
-        return True
 
 
 class Stalled(Exception):
@@ -147,7 +148,10 @@ class _Writer:
             self.started = True
             await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
 
-    async def end(self) -> None:
+    async def end(self, last: bytes) -> None:
+        """With these last words, which may be none."""
+        if last:
+            await self.write(last)
         async with self._lock:
             await self._start()
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})

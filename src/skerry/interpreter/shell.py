@@ -103,7 +103,10 @@ def _rich(formatter: Any) -> Iterator[Any]:
 
 
 def _knows(formatter: Any, kind: type) -> bool:
-    return kind in formatter.type_printers or (kind.__module__, kind.__name__) in formatter.deferred_printers
+    return any(
+        base in formatter.type_printers or (base.__module__, base.__name__) in formatter.deferred_printers
+        for base in kind.__mro__
+    )
 
 
 class _Publisher(DisplayPublisher):

@@ -70,6 +70,8 @@ def test_signed_addresses(sandbox):
     sandbox.files.write("secret.txt", "content")
     assert get(sandbox.download_url("secret.txt", use_signature_expiration=60)) == (200, "content")
     assert get(sandbox.download_url("secret.txt")) == (200, "content")
+    sandbox.files.write("grüße 1.txt", "content")
+    assert get(sandbox.download_url("grüße 1.txt")) == (200, "content")
     expired = sandbox.download_url("secret.txt", use_signature_expiration=1)
     time.sleep(2.1)
     status, body = get(expired)

@@ -1,7 +1,6 @@
 """Files, their content and what happens to them."""
 
 import asyncio
-import time
 
 import pytest
 from e2b import FileNotFoundException, FilesystemEventType, FileType, InvalidArgumentException
@@ -89,8 +88,9 @@ def test_watching(sandbox):
     sandbox.files.write("/tmp/watched/new", "x")
     sandbox.files.write("/tmp/watched/inner/deep", "x")
     sandbox.files.remove("/tmp/watched/new")
-    time.sleep(1)
-    events = [(event.name, event.type) for event in watcher.get_new_events()]
+    events = []
+    while ("new", FilesystemEventType.REMOVE) not in events:
+        events += [(event.name, event.type) for event in watcher.get_new_events()]
     assert ("new", FilesystemEventType.CREATE) in events
     assert ("inner/deep", FilesystemEventType.CREATE) in events
     assert ("new", FilesystemEventType.REMOVE) in events

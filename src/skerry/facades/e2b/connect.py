@@ -19,14 +19,13 @@ from starlette.responses import JSONResponse, Response
 
 from skerry.errors import SandboxLost, SandboxNotRunning
 from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error
-from skerry.facades.e2b.sandbox import DEFAULT_USER, SandboxCall, sandbox_of, user_of
+from skerry.facades.e2b.read import MESSAGE_MAX, Content, json_object, object_of
+from skerry.facades.e2b.sandbox import SandboxCall, named_user, sandbox_of, user_of
 from skerry.facades.streams import Framing, StreamResponse
 
-Content = dict[str, Any]
 Events = AbstractAsyncContextManager[AsyncIterator[Content]]
 
 _JSON, _STREAM = "application/json", "application/connect+json"
-_MESSAGE_MAX = 16 * 1024 * 1024
 _ENVELOPE = struct.Struct(">BI")
 _COMPRESSED, _LAST = 1, 2
 _KEEPALIVE_S = 90.0
@@ -59,15 +58,12 @@ def unary(method: Unary) -> Endpoint:
     """The endpoint of a method that has one request and one reply."""
 
     async def endpoint(request: Request) -> Response:
-        if refusal := _codec(request, _JSON):
-            return refusal
-        user = DEFAULT_USER
         try:
-            call = _call(request)
-            user = call.user
-            return JSONResponse(await method(call, _object(await _body(request))))
+            return JSONResponse(await method(_call(request, _JSON), await json_object(request)))
+        except WrongCodec as wrong:
+            return wrong.reply()
         except CALLERS_MISTAKES as error:
-            shown = connect_error(error, user)
+            shown = connect_error(error, named_user(request))
             return JSONResponse(shown.to_wire(), HTTP_STATUS[shown.code])
 
     return endpoint
@@ -77,20 +73,14 @@ def server_stream(method: ServerStream, keepalive: Content) -> Endpoint:
     """The endpoint of a method that has one request and a stream of replies, with `keepalive` where there is none."""
 
     async def endpoint(request: Request) -> Response:
-        if refusal := _codec(request, _STREAM):
-            return refusal
-        user = DEFAULT_USER
         try:
-            call = _call(request)
-            user = call.user
-            messages = [message async for message in _messages(request)]
-            if len(messages) != 1:
-                raise ConnectError("invalid_argument", f"expected one message in the request, not {len(messages)}")
-            source = method(call, messages[0])
+            source = method(_call(request, _STREAM), await _only_message(request))
+        except WrongCodec as wrong:
+            return wrong.reply()
         except CALLERS_MISTAKES as error:
-            return _refused_stream(connect_error(error, user))
+            return _refused_stream(error, request)
         every_s = float(_number(request.headers.get("keepalive-ping-interval", "")) or _KEEPALIVE_S)
-        return StreamResponse(source, _framing(user, keepalive), heartbeat_s=every_s)
+        return StreamResponse(source, _framing(named_user(request), keepalive), heartbeat_s=every_s)
 
     return endpoint
 
@@ -99,15 +89,12 @@ def client_stream(method: ClientStream) -> Endpoint:
     """The endpoint of a method that has a stream of requests and one reply."""
 
     async def endpoint(request: Request) -> Response:
-        if refusal := _codec(request, _STREAM):
-            return refusal
-        user = DEFAULT_USER
         try:
-            call = _call(request)
-            user = call.user
-            reply = await method(call, _messages(request))
+            reply = await method(_call(request, _STREAM), _messages(request))
+        except WrongCodec as wrong:
+            return wrong.reply()
         except CALLERS_MISTAKES as error:
-            return _refused_stream(connect_error(error, user))
+            return _refused_stream(error, request)
         return Response(envelope(reply) + envelope({}, _LAST), media_type=_STREAM)
 
     return endpoint
@@ -125,12 +112,26 @@ def _framing(user: str, keepalive: Content) -> Framing:
     )  # fmt: skip
 
 
-def _call(request: Request) -> Call:
-    """Raises ConnectError when the token or the user cannot be accepted."""
+def _call(request: Request, codec: str) -> Call:
+    """Raises WrongCodec; ConnectError when the token or the user cannot be accepted."""
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != codec:
+        raise WrongCodec(given, codec)
     sandbox = sandbox_of(request)
     sandbox.check_token(request.headers.get("x-access-token"))
     timeout_ms = _number(request.headers.get("connect-timeout-ms", ""))
     return Call(sandbox, user_of(request), timeout_ms / 1000 if timeout_ms else None)
+
+
+class WrongCodec(Exception):
+    """Answered by HTTP, as the protocol has it."""
+
+    def __init__(self, given: str, wanted: str) -> None:
+        super().__init__(f"cannot read {given or 'a request without content type'}: only {wanted} is spoken here")
+        self._wanted = wanted
+
+    def reply(self) -> Response:
+        return Response(str(self), 415, {"Accept-Post": self._wanted})
 
 
 def _number(header: str) -> int | None:
@@ -138,27 +139,20 @@ def _number(header: str) -> int | None:
     return int(header) if re.fullmatch("[0-9]{1,10}", header) else None
 
 
-def _codec(request: Request, wanted: str) -> Response | None:
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given == wanted:
-        return None
-    return Response(
-        f"cannot read {given or 'a request without content type'}: only {wanted} is spoken here", 415,
-        {"Accept-Post": wanted},
-    )  # fmt: skip
+def _refused_stream(error: Exception, request: Request) -> Response:
+    shown = connect_error(error, named_user(request))
+    return Response(envelope({"error": shown.to_wire()}, _LAST), media_type=_STREAM)
 
 
-def _refused_stream(error: ConnectError) -> Response:
-    return Response(envelope({"error": error.to_wire()}, _LAST), media_type=_STREAM)
-
-
-async def _body(request: Request) -> bytes:
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > _MESSAGE_MAX:
-            raise ConnectError("resource_exhausted", f"a message is larger than the limit of {_MESSAGE_MAX} bytes")
-    return bytes(data)
+async def _only_message(request: Request) -> Content:
+    found: Content | None = None
+    async for message in _messages(request):
+        if found is not None:
+            raise ConnectError("invalid_argument", "expected one message in the request, and there are more")
+        found = message
+    if found is None:
+        raise ConnectError("invalid_argument", "expected one message in the request, and there is none")
+    return found
 
 
 async def _messages(request: Request) -> AsyncIterator[Content]:
@@ -168,8 +162,8 @@ async def _messages(request: Request) -> AsyncIterator[Content]:
         held += chunk
         while len(held) >= _ENVELOPE.size:
             flags, size = _ENVELOPE.unpack_from(held)
-            if size > _MESSAGE_MAX:
-                raise ConnectError("resource_exhausted", f"a message of {size} bytes exceeds {_MESSAGE_MAX}")
+            if size > MESSAGE_MAX:
+                raise ConnectError("resource_exhausted", f"a message of {size} bytes exceeds {MESSAGE_MAX}")
             if len(held) < _ENVELOPE.size + size:
                 break
             data = bytes(held[_ENVELOPE.size : _ENVELOPE.size + size])
@@ -178,16 +172,6 @@ async def _messages(request: Request) -> AsyncIterator[Content]:
                 raise ConnectError("unimplemented", "a compressed message: compression is not spoken here")
             if flags & _LAST:
                 return
-            yield _object(data)
+            yield object_of(data)
     if held:
         raise ConnectError("invalid_argument", "the request ended in the middle of a message")
-
-
-def _object(data: bytes) -> Content:
-    try:
-        content = json.loads(data or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise ConnectError("invalid_argument", f"a message is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ConnectError("invalid_argument", "a message is not a JSON object")
-    return content

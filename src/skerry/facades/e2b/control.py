@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -17,8 +18,8 @@ from skerry.core import Core
 from skerry.core.tokens import Tokens
 from skerry.errors import Error, SandboxNotFound, TemplateNotFound
 from skerry.facades.e2b.errors import first_problem, plain_error, rest_error
-from skerry.facades.e2b.sandbox import ENVD, FACTS, TRAFFIC
-from skerry.facades.limits import BodyLimit
+from skerry.facades.e2b.sandbox import ENVD, FACTS, TRAFFIC, Facts, facts_of, measured, whole_cores
+from skerry.facades.limits import BodyLimit, BodyRefused
 from skerry.models import Sandbox, SandboxSpec, SandboxState, SandboxUpdate
 from skerry.ports import SandboxRecord
 
@@ -26,7 +27,6 @@ ENVD_VERSION = "0.6.13"
 """Of the envd whose behaviour this is: SDKs ask before they use what is new."""
 _CLIENT_ID = "skerry"
 _NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-_MIB = 1024 * 1024
 _SLACK_S = 5
 """E2B's buckets of time."""
 _V1_TIMEOUT_S, _V2_TIMEOUT_S = 15, 300
@@ -117,7 +117,7 @@ def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: in
     app.add_exception_handler(Error, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ValidationError, _invalid)
-    app.add_middleware(BodyLimit, limit=body_limit)
+    app.add_middleware(BodyLimit, limit=body_limit, render=rest_error)
     app.add_exception_handler(HTTPException, _http)
     app.post("/sandboxes", status_code=201)(create_v1)
     app.post("/v2/sandboxes", status_code=201)(create_v2)
@@ -151,6 +151,8 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error, BodyRefused):
+        return rest_error(error.error, error.headers)
     return plain_error(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
 
 
@@ -179,13 +181,13 @@ async def _create(caller: Caller, wanted: NewSandbox, default_s: int, *, secure:
     public = wanted.network.allowPublicTraffic is not False
     if not public and not secure:
         return plain_error(400, "allowPublicTraffic=false needs a secure sandbox")
-    facts = {"secure": secure, "public": public, "mask_host": wanted.network.maskRequestHost}
+    facts = Facts(secure, public, wanted.network.maskRequestHost)
     spec = SandboxSpec(
         template=_template_name(wanted.templateID), timeout_s=float(timeout_s), metadata=wanted.metadata or {},
         env=wanted.envVars or {}, internet=wanted.allow_internet_access is not False,
     )  # fmt: skip
-    sandbox = await caller.core.sandboxes.create(caller.tenant_id, spec, key, internal={FACTS: facts})
-    return JSONResponse(_opened(caller, sandbox, secure=secure), 201)
+    sandbox = await caller.core.sandboxes.create(caller.tenant_id, spec, key, internal={FACTS: asdict(facts)})
+    return JSONResponse(_opened(caller, sandbox, facts), 201)
 
 
 def _template_name(reference: str) -> str:
@@ -194,13 +196,13 @@ def _template_name(reference: str) -> str:
     return name.removesuffix(":default")
 
 
-def _opened(caller: Caller, sandbox: Sandbox, *, secure: bool) -> dict[str, Any]:
+def _opened(caller: Caller, sandbox: Sandbox, facts: Facts) -> dict[str, Any]:
     """Sandbox: what a client needs to use it."""
     shown: dict[str, Any] = {
         "sandboxID": sandbox.id, "templateID": sandbox.template, "alias": sandbox.template, "clientID": _CLIENT_ID,
         "envdVersion": ENVD_VERSION, "domain": caller.domain,
     }  # fmt: skip
-    if secure:
+    if facts.secure:
         shown["envdAccessToken"] = caller.tokens.of(sandbox.id, ENVD)
         shown["trafficAccessToken"] = caller.tokens.of(sandbox.id, TRAFFIC)
     return shown
@@ -211,7 +213,7 @@ def _listed(sandbox: Sandbox) -> dict[str, Any]:
     return {
         "sandboxID": sandbox.id, "templateID": sandbox.template, "alias": sandbox.template, "clientID": _CLIENT_ID,
         "envdVersion": ENVD_VERSION, "startedAt": _moment(sandbox.created_at), "state": _state(sandbox),
-        "endAt": _moment(sandbox.expires_at or _NEVER), "cpuCount": max(1, round(sandbox.limits.cpu)),
+        "endAt": _moment(sandbox.expires_at or _NEVER), "cpuCount": whole_cores(sandbox.limits.cpu),
         "memoryMB": sandbox.limits.memory_mib, "diskSizeMB": sandbox.limits.disk_mib, "metadata": sandbox.metadata,
     }  # fmt: skip
 
@@ -240,12 +242,11 @@ def _cut(sandbox_id: str) -> str:
 async def detail(caller: CallerOf, sandbox_id: str) -> Response:
     """`GET /sandboxes/{id}`."""
     record = await _record(caller, sandbox_id)
-    secure = record.internal.get(FACTS, {}).get("secure", True)
     shown = {
         **_listed(record.sandbox), "domain": caller.domain, "allowInternetAccess": record.sandbox.internet,
         "lifecycle": {"autoResume": False, "onTimeout": "kill"},
     }  # fmt: skip
-    if secure:
+    if facts_of(record).secure:
         shown["envdAccessToken"] = caller.tokens.of(record.sandbox.id, ENVD)
     return JSONResponse(shown)
 
@@ -258,11 +259,13 @@ async def listing(
     next_token: Annotated[str | None, Query(alias="nextToken")] = None,
 ) -> Response:  # fmt: skip
     """`GET /v2/sandboxes`: newest first unless told otherwise, by pages."""
-    wanted = {SandboxState(name) for name in (state or "running,paused").split(",") if name in ("running", "paused")}
+    names = (state or "running,paused").split(",")
+    if not {"running", "paused"}.issuperset(names):
+        return plain_error(400, f"state must be running, paused or both, not {state}")
     page = await caller.core.sandboxes.page(
-        caller.tenant_id, states=sorted(wanted), metadata=_filter(metadata), limit=limit, cursor=next_token or None,
-        template=None if template is None else _template_name(template), oldest_first=order == "asc",
-        created_since=None if started_after is None else _in_utc(started_after),
+        caller.tenant_id, states=[SandboxState(name) for name in names], metadata=_filter(metadata), limit=limit,
+        cursor=next_token or None, template=None if template is None else _template_name(template),
+        created_since=None if started_after is None else _in_utc(started_after), oldest_first=order == "asc",
     )  # fmt: skip
     headers = {"X-Next-Token": page.next_cursor} if page.next_cursor else {}
     return JSONResponse([_listed(sandbox) for sandbox in page.items], headers=headers)
@@ -308,8 +311,7 @@ async def connect(caller: CallerOf, sandbox_id: str, wanted: ConnectSandbox) -> 
     if timeout_s < 0:
         return plain_error(400, "Timeout must not be negative")
     await _extend(caller, record, timeout_s)
-    secure = record.internal.get(FACTS, {}).get("secure", True)
-    return JSONResponse(_opened(caller, record.sandbox, secure=secure))
+    return JSONResponse(_opened(caller, record.sandbox, facts_of(record)))
 
 
 async def _extend(caller: Caller, record: SandboxRecord, timeout_s: int) -> None:
@@ -343,12 +345,11 @@ async def metrics(caller: CallerOf, sandbox_id: str, start: int | None = None, e
     at = datetime.now(UTC).timestamp()
     if (start is not None and at < start - _SLACK_S) or (end is not None and at > end + _SLACK_S):
         return JSONResponse([])
-    stats = await caller.core.sandboxes.stats(caller.tenant_id, record.sandbox.id)
-    limits, now = record.sandbox.limits, datetime.now(UTC)
+    use = await measured(caller.core, caller.tenant_id, record.sandbox.id)
     shown = {
-        "timestamp": _moment(now), "timestampUnix": int(now.timestamp()), "cpuCount": max(1, round(limits.cpu)),
-        "cpuUsedPct": 0.0, "memUsed": int(stats.memory_used_mib * _MIB), "memTotal": limits.memory_mib * _MIB,
-        "memCache": 0, "diskUsed": int(stats.disk_used_mib * _MIB), "diskTotal": limits.disk_mib * _MIB,
+        "timestamp": _moment(use.at), "timestampUnix": int(use.at.timestamp()), "cpuCount": use.cpu_count,
+        "cpuUsedPct": use.cpu_used_pct, "memUsed": use.mem_used, "memTotal": use.mem_total, "memCache": 0,
+        "diskUsed": use.disk_used, "diskTotal": use.disk_total,
     }  # fmt: skip
     return JSONResponse([shown])
 
@@ -361,7 +362,7 @@ async def templates(caller: CallerOf) -> Response:
     shown = [
         {
             "templateID": template.name, "buildID": template.image.partition(":")[2][:32], "public": True,
-            "cpuCount": max(1, round(template.limits.cpu)), "memoryMB": template.limits.memory_mib,
+            "cpuCount": whole_cores(template.limits.cpu), "memoryMB": template.limits.memory_mib,
             "diskSizeMB": template.limits.disk_mib, "aliases": [template.name], "names": [template.name],
             "createdAt": _moment(template.built_at), "updatedAt": _moment(template.built_at), "createdBy": None,
             "lastSpawnedAt": None, "spawnCount": 0, "buildCount": 1, "envdVersion": ENVD_VERSION,

@@ -9,8 +9,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from skerry.facades.e2b import files, filesystem, process
-from skerry.facades.e2b.connect import Content, Endpoint, client_stream, server_stream, unary
+from skerry.facades.e2b.connect import Endpoint, client_stream, server_stream, unary
 from skerry.facades.e2b.errors import plain_error
+from skerry.facades.e2b.read import Content
 
 _EVENT_KEEPALIVE: Content = {"event": {"keepalive": {}}}
 

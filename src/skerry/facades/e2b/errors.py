@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from pydantic import ValidationError
@@ -87,7 +88,7 @@ def connect_error(error: Exception, user: str) -> ConnectError:
     return ConnectError(code, error.message)
 
 
-def rest_error(error: Error) -> Response:
+def rest_error(error: Error, more_headers: Mapping[str, str] | None = None) -> Response:
     """The same error as E2B's REST API answers it."""
     status, message = error.status, error.message
     if isinstance(error, SandboxNotFound | SandboxNotRunning):
@@ -95,7 +96,7 @@ def rest_error(error: Error) -> Response:
         message = f"Sandbox \"{error.details.get('sandbox_id', '')}\" doesn't exist or you don't have access to it"
     elif isinstance(error, TemplateNotFound):
         message = f"template '{error.details.get('template', '')}' not found"
-    headers = {}
+    headers = dict(more_headers or {})
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
         headers["Should-Retry"] = str(error.retryable).lower()
         if error.retryable:

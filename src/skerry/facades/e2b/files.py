@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import posixpath
 import re
 import time
 import zlib
 from base64 import b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from email.utils import format_datetime
+from urllib.parse import quote
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -22,15 +21,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from skerry.errors import FileMissing, IsADirectory, NoSpace, RequestTooLarge
+from skerry.facades.download import Download
+from skerry.facades.e2b.connect import Endpoint
 from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error, plain_error
-from skerry.facades.e2b.sandbox import DEFAULT_USER, ENVD, SandboxCall, sandbox_of
+from skerry.facades.e2b.sandbox import DEFAULT_USER, ENVD, SandboxCall, measured, sandbox_of
 from skerry.models import FileInfo
 
 _SIGNATURE = "v1_"
 _INFLATED = 256 * 1024
-_MIB = 1024 * 1024
-
-Endpoint = Callable[[Request], Any]
+_PART_HEADER_MAX, _PART_HEADERS_MAX = 16 * 1024, 16
 
 
 def answered(endpoint: Endpoint) -> Endpoint:
@@ -39,8 +38,7 @@ def answered(endpoint: Endpoint) -> Endpoint:
     async def guarded(request: Request) -> Response:
         user = request.query_params.get("username") or DEFAULT_USER
         try:
-            response: Response = await endpoint(request)
-            return response
+            return await endpoint(request)
         except CALLERS_MISTAKES as error:
             return _refused(error, user)
 
@@ -73,7 +71,7 @@ def signature(path: str, operation: str, user: str, token: str, expiration: int 
 
 def _authorize(request: Request, sandbox: SandboxCall, operation: str) -> None:
     """By the token in the header, else by the signature of the address. Raises ConnectError."""
-    if not sandbox.secure:
+    if not sandbox.facts.secure:
         return
     given = request.headers.get("x-access-token")
     if given is not None:
@@ -108,7 +106,7 @@ async def download(request: Request) -> Response:
     path = _checked(request.query_params.get("path", ""))
     if not _identity_accepted(request.headers.get("accept-encoding", "")):
         return plain_error(406, "the content is sent as it is: Accept-Encoding must allow identity")
-    return _Download(sandbox, path, user, request.headers.get("range"))
+    return _Download(sandbox.core, (*sandbox.where, path), user, request.headers.get("range"))
 
 
 def _identity_accepted(header: str) -> bool:
@@ -120,75 +118,21 @@ def _identity_accepted(header: str) -> bool:
     return weights.get("identity", weights.get("*", True))
 
 
-class _Download(Response):
-    """Opens the file when it is sent, and sends exactly what Content-Length says."""
-
-    media_type = "application/octet-stream"
-
-    def __init__(self, sandbox: SandboxCall, path: str, user: str, range_header: str | None) -> None:
-        self._sandbox, self._path, self._user, self._range_header = sandbox, path, user, range_header
-        self.background = None
+class _Download(Download):
+    """In envd's words."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with AsyncExitStack() as stack:
-                await self._open(stack, scope, receive, send)
+            await super().__call__(scope, receive, send)
         except CALLERS_MISTAKES as error:
             await _refused(error, self._user)(scope, receive, send)
 
-    async def _open(self, stack: AsyncExitStack, scope: Scope, receive: Receive, send: Send) -> None:
-        files, where = self._sandbox.core.files, (*self._sandbox.where, self._path)
-        wanted = _range(self._range_header)
-        first: int | None = 0
-        length = None
-        if wanted is not None:
-            info = await files.stat(*where, user=self._user)
-            first, last = wanted
-            if first is None:
-                first = max(0, info.size - (last or 0))
-            elif last is not None:
-                length = last - first + 1
-        assert first is not None
-        content = await stack.enter_async_context(files.read(*where, user=self._user, offset=first, length=length))
-        size = content.info.size
-        if wanted is not None and first >= size > 0:
-            headers = {"Content-Range": f"bytes */{size}"}
-            await plain_error(416, "the file has no such range", headers)(scope, receive, send)
-            return
-        end = size if length is None else min(size, first + length)
-        self.status_code = 206 if wanted is not None else 200
-        headers = {
-            "Content-Length": str(end - first), "Accept-Ranges": "bytes",
-            "Content-Disposition": f"inline; filename*=utf-8''{_quoted(posixpath.basename(self._path))}",
-            "Last-Modified": content.info.modified_at.strftime("%a, %d %b %Y %H:%M:%S GMT"),
-            "X-Content-Type-Options": "nosniff", "Vary": "Accept-Encoding",
-        }  # fmt: skip
-        if wanted is not None:
-            headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
-        self.init_headers(headers)
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        left = end - first
-        async for chunk in content.chunks:
-            piece = chunk[:left]
-            left -= len(piece)
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            if not left:
-                break
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _quoted(name: str) -> str:
-    return "".join(chr(byte) if chr(byte).isalnum() or byte in b"._-" else f"%{byte:02X}" for byte in name.encode())
-
-
-def _range(header: str | None) -> tuple[int | None, int | None] | None:
-    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "")
-    if found is None or found.groups() == ("", ""):
-        return None
-    first, last = found.groups()
-    if first and last and int(last) < int(first):
-        return None
-    return int(first) if first else None, int(last) if last else None
+    def more_headers(self, info: FileInfo) -> Mapping[str, str]:
+        return {
+            "Content-Disposition": f"inline; filename*=utf-8''{quote(info.name, safe='', errors='replace')}",
+            "Last-Modified": format_datetime(info.modified_at, usegmt=True),
+            "Vary": "Accept-Encoding",
+        }
 
 
 # --- upload ---------------------------------------------------------------------------------------------------------
@@ -319,13 +263,14 @@ class _Form:
         self._field = self._value = b""
 
     def _on_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
+        self._field = _bounded(self._field + data[start:end])
 
     def _on_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
+        self._value = _bounded(self._value + data[start:end])
 
     def _on_header(self) -> None:
-        self._headers[self._field.lower()] = self._value
+        if len(self._headers) < _PART_HEADERS_MAX:
+            self._headers[self._field.lower()] = self._value
 
     def _begin(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
@@ -340,6 +285,12 @@ class _Form:
     def _end(self) -> None:
         assert self._open is not None
         self._open.ended = True
+
+
+def _bounded(header: bytes) -> bytes:
+    if len(header) > _PART_HEADER_MAX:
+        raise ConnectError("invalid_argument", f"a header of a part exceeds {_PART_HEADER_MAX} bytes")
+    return header
 
 
 async def _parts(body: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[_Part]:
@@ -363,13 +314,12 @@ async def metrics(request: Request) -> Response:
     """`GET /metrics`."""
     sandbox = sandbox_of(request)
     sandbox.check_token(request.headers.get("x-access-token"))
-    stats = await sandbox.core.sandboxes.stats(*sandbox.where)
-    limits = (await sandbox.core.sandboxes.get(*sandbox.where)).limits
+    use = await measured(sandbox.core, *sandbox.where)
     return JSONResponse(
         {
-            "ts": int(time.time()), "cpu_count": limits.cpu, "cpu_used_pct": 0.0,
-            "mem_total": limits.memory_mib * _MIB, "mem_used": int(stats.memory_used_mib * _MIB), "mem_cache": 0,
-            "disk_used": int(stats.disk_used_mib * _MIB), "disk_total": limits.disk_mib * _MIB,
+            "ts": int(use.at.timestamp()), "cpu_count": use.cpu_count, "cpu_used_pct": use.cpu_used_pct,
+            "mem_total": use.mem_total, "mem_used": use.mem_used, "mem_cache": 0, "disk_used": use.disk_used,
+            "disk_total": use.disk_total,
         }
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import posixpath
 import secrets
 from collections import deque
@@ -14,10 +15,12 @@ import anyio
 import anyio.abc
 
 from skerry.errors import Error, FileExists, FileMissing, NotADirectory
-from skerry.facades.e2b.connect import Call, Content
+from skerry.facades.e2b.connect import Call
 from skerry.facades.e2b.errors import ConnectError
-from skerry.facades.e2b.read import flag, integer, text
+from skerry.facades.e2b.read import Content, flag, integer, text
 from skerry.models import FileInfo, FileType, MakeDirectory, Rename, WatchEvent, WatchEventType
+
+logger = logging.getLogger(__name__)
 
 _TYPES = {FileType.FILE: "FILE_TYPE_FILE", FileType.DIRECTORY: "FILE_TYPE_DIRECTORY"}
 _EVENTS = {
@@ -36,15 +39,16 @@ _HELD_MAX = 10_000
 
 def entry(info: FileInfo) -> Content:
     """EntryInfo: the type is that of what a symbolic link leads to."""
-    kind = info.target_type if info.type is FileType.SYMLINK else info.type
+    link = info.type is FileType.SYMLINK
+    kind = info.target_type if link else info.type
+    other = "FILE_TYPE_SYMLINK" if link else "FILE_TYPE_UNSPECIFIED"
     shown: Content = {
         "name": info.name, "path": info.path, "size": str(info.size), "mode": info.mode,
-        "type": _TYPES.get(kind, "FILE_TYPE_SYMLINK" if info.type is FileType.SYMLINK else "FILE_TYPE_UNSPECIFIED")
-        if kind else "FILE_TYPE_SYMLINK",
-        "permissions": _permissions(info), "owner": info.owner, "group": info.group,
+        "type": other if kind is None else _TYPES.get(kind, other), "permissions": _permissions(info),
+        "owner": info.owner, "group": info.group,
         "modifiedTime": info.modified_at.isoformat().replace("+00:00", "Z"),
     }  # fmt: skip
-    if info.type is FileType.SYMLINK:
+    if link:
         shown["symlinkTarget"] = posixpath.normpath(posixpath.join(posixpath.dirname(info.path), info.target or ""))
         shown["isSymlink"] = True
     return shown
@@ -183,10 +187,12 @@ class Watchers:
                     task_status.started()
                     async for event in events:
                         watcher.events.append(event)
-        except (Error, ConnectError) as error:
+        except Exception as error:
             if name not in self._watchers:
                 watcher.failure = error
                 task_status.started()
+            elif not isinstance(error, Error):  # must not end the server, whose group this is
+                logger.exception("fault in a watcher")
         finally:
             self._watchers.pop(name, None)
 

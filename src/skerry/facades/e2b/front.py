@@ -20,7 +20,7 @@ from skerry.core import Core
 from skerry.core.tokens import Tokens
 from skerry.errors import Error, PortNotOpen, SandboxLost, SandboxNotFound, SandboxNotRunning
 from skerry.facades.e2b.errors import rest_error
-from skerry.facades.e2b.sandbox import FACTS, TRAFFIC, SandboxCall
+from skerry.facades.e2b.sandbox import TRAFFIC, SandboxCall, facts_of
 from skerry.facades.proxy import Destination, Proxied, proxy_websocket, query_of
 
 ENVD_PORT, INTERPRETER_PORT = 49983, 49999
@@ -62,12 +62,12 @@ class Front:
         except SandboxNotRunning:
             await _unavailable(scope, sandbox_id, _NOT_FOUND)(scope, receive, send)
             return
-        call = SandboxCall(self.core, self.tokens, record.tenant_id, sandbox_id, record.internal.get(FACTS, {}))
+        call = SandboxCall(self.core, self.tokens, record.tenant_id, sandbox_id, facts_of(record))
         scope["skerry.sandbox"] = call
         token = HTTPConnection(scope).headers.get("e2b-traffic-access-token", "")
         if port == ENVD_PORT:  # has a token of its own
             await self.envd(scope, receive, send)
-        elif not call.public and not call.tokens.fits(token, call.id, TRAFFIC):
+        elif not call.facts.public and not call.tokens.fits(token, call.id, TRAFFIC):
             shown = {"sandboxId": call.id, "message": "The traffic access token is missing or wrong", "code": 403}
             await JSONResponse(shown, 403)(scope, receive, send)
         elif port == INTERPRETER_PORT:
@@ -105,8 +105,8 @@ async def _pass_on(call: SandboxCall, port: int, scope: Scope, receive: Receive,
     """To the program that listens on that port."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     host = (
-        call.mask_host.replace("${PORT}", str(port))
-        if call.mask_host
+        call.facts.mask_host.replace("${PORT}", str(port))
+        if call.facts.mask_host
         else HTTPConnection(scope).headers.get("host", "")
     )
     to = Destination(

@@ -16,14 +16,13 @@ from starlette.routing import Route
 
 from skerry.core.runs import RunEvent
 from skerry.errors import ContextNotFound, Error, LanguageNotFound, SandboxLost, SandboxNotRunning
-from skerry.facades.e2b.errors import HTTP_STATUS, ConnectError, first_problem
-from skerry.facades.e2b.read import Content, mapping, optional_text, text
+from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, first_problem
+from skerry.facades.e2b.read import Content, json_object, mapping, optional_text, text
 from skerry.facades.e2b.sandbox import sandbox_of
 from skerry.facades.streams import Framing, StreamResponse
 from skerry.models import CodeSpec, Context, ContextSpec, Done, ExecutionError, Result, Stderr, Stdout
 
 _KEEPALIVE_S = 5.0
-_BODY_MAX = 16 * 1024 * 1024
 _DEFAULT_CWD = "/home/user"
 _LANGUAGES = {"js": "javascript", "ts": "typescript"}
 _FIELDS = {
@@ -48,27 +47,6 @@ _FRAMING = Framing(
 )
 
 
-async def _content(request: Request) -> Content:
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > _BODY_MAX:
-            raise _Refused(413, f"a request larger than {_BODY_MAX} bytes")
-    try:
-        content = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
-        raise _Refused(400, "the request is not JSON") from None
-    if not isinstance(content, dict):
-        raise _Refused(400, "the request is not a JSON object")
-    return content
-
-
-class _Refused(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.message = status, message
-
-
 def _language(content: Content) -> str:
     named = (text(content, "language") or "python").lower()
     return _LANGUAGES.get(named, named)
@@ -76,20 +54,16 @@ def _language(content: Content) -> str:
 
 async def execute(request: Request) -> Response:
     """`POST /execute`: run code and follow it; leaving interrupts it."""
-    sandbox, content = sandbox_of(request), await _content(request)
+    sandbox, content = sandbox_of(request), await json_object(request)
     sandbox.check_token(request.headers.get("x-access-token"))
     context = optional_text(content, "context_id")
     if context and content.get("language"):
-        raise _Refused(400, "Only one of context_id or language can be provided")
+        raise ConnectError("invalid_argument", "Only one of context_id or language can be provided")
     env = {name: text(mapping(content, "env_vars"), name) for name in mapping(content, "env_vars")}
     spec = CodeSpec(
-        code=text(content, "code"),
-        context_id=context or None,
-        language=_language(content),
-        env=env,
-        timeout_s=None,
+        code=text(content, "code"), context_id=context or None, language=_language(content), env=env, timeout_s=None,
         structured=True,
-    )
+    )  # fmt: skip
     return StreamResponse(_shown(sandbox.core.contexts.run(*sandbox.where, spec)), _FRAMING, heartbeat_s=_KEEPALIVE_S)
 
 
@@ -126,7 +100,7 @@ def _result(result: Result) -> Content:
 
 async def create_context(request: Request) -> Response:
     """`POST /contexts`."""
-    sandbox, content = sandbox_of(request), await _content(request)
+    sandbox, content = sandbox_of(request), await json_object(request)
     spec = ContextSpec(language=_language(content), cwd=optional_text(content, "cwd") or _DEFAULT_CWD)
     return JSONResponse(_context(await sandbox.core.contexts.create(*sandbox.where, spec)))
 
@@ -161,8 +135,6 @@ async def health(_: Request) -> Response:
 
 async def _known_error(request: Request, error: Exception) -> Response:
     """Clients show the text."""
-    if isinstance(error, _Refused):
-        return PlainTextResponse(error.message, error.status)
     if isinstance(error, ConnectError):
         return PlainTextResponse(error.message, HTTP_STATUS[error.code])
     if isinstance(error, ValidationError):
@@ -185,7 +157,5 @@ def create_interpreter() -> Starlette:
             Route("/contexts/{id}/restart", restart_context, methods=["POST"]),
             Route("/health", health, methods=["GET"]),
         ],
-        exception_handlers={
-            _Refused: _known_error, ConnectError: _known_error, ValidationError: _known_error, Error: _known_error,
-        },
+        exception_handlers=dict.fromkeys(CALLERS_MISTAKES, _known_error),
     )  # fmt: skip

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from skerry.errors import ProcessNotFound
-from skerry.facades.e2b.connect import Call, Content
+from skerry.facades.e2b.connect import Call
 from skerry.facades.e2b.errors import ConnectError
-from skerry.facades.e2b.read import integer, mapping, optional_text, text, texts
+from skerry.facades.e2b.read import Content, integer, mapping, optional_text, text, texts
 from skerry.models import Exit, ExitReason, Output, Process, ProcessSpec, Signal, Started, TerminalSize
 from skerry.ports import INTERPRETERS
 

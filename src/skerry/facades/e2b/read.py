@@ -1,12 +1,38 @@
-"""Reads the fields of a request's JSON, whose types nobody has checked. Every function raises ConnectError."""
+"""Reads a request's JSON and its fields, whose types nobody has checked. Every function raises ConnectError."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+from starlette.requests import Request
 
 from skerry.facades.e2b.errors import ConnectError
 
 Content = dict[str, Any]
+
+MESSAGE_MAX = 16 * 1024 * 1024
+
+
+async def json_object(request: Request) -> Content:
+    """The whole body."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MESSAGE_MAX:
+            raise ConnectError("resource_exhausted", f"a request is larger than the limit of {MESSAGE_MAX} bytes")
+    return object_of(data)
+
+
+def object_of(data: bytes | bytearray) -> Content:
+    """JSON that must be an object; empty when there is nothing."""
+    try:
+        content = json.loads(data or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise ConnectError("invalid_argument", f"the request is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConnectError("invalid_argument", "the request is not a JSON object")
+    return content
 
 
 def mapping(content: Content, name: str) -> Content:

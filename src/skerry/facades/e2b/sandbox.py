@@ -5,13 +5,15 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from dataclasses import dataclass
-from typing import Any, cast
+from datetime import UTC, datetime
+from typing import cast
 
 from starlette.requests import HTTPConnection
 
 from skerry.core import Core
 from skerry.core.tokens import Tokens
 from skerry.facades.e2b.errors import ConnectError
+from skerry.ports import SandboxRecord
 
 ENVD = "e2b-envd"
 TRAFFIC = "e2b-traffic"
@@ -19,6 +21,23 @@ TRAFFIC = "e2b-traffic"
 FACTS = "e2b"
 """Key of `SandboxRecord.internal` under which this façade keeps what only it knows."""
 DEFAULT_USER = "user"
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What only this façade knows of a sandbox. The defaults are for one that was not made through it."""
+
+    secure: bool = True
+    """Whether envd asks for its token."""
+    public: bool = False
+    """Whether programs in it are reached without a token."""
+    mask_host: str | None = None
+    """The name that programs in it see as their own; `${PORT}` stands for the port."""
+
+
+def facts_of(record: SandboxRecord) -> Facts:
+    return Facts(**record.internal.get(FACTS, {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +48,7 @@ class SandboxCall:
     tokens: Tokens
     tenant_id: str
     id: str
-    facts: dict[str, Any]
-
-    @property
-    def secure(self) -> bool:
-        """Whether envd asks for its token."""
-        return bool(self.facts.get("secure", True))
-
-    @property
-    def public(self) -> bool:
-        """Whether programs in it are reached without a token."""
-        return bool(self.facts.get("public", True))
-
-    @property
-    def mask_host(self) -> str | None:
-        """The name that programs in it see as their own; `${PORT}` stands for the port."""
-        return self.facts.get("mask_host")
+    facts: Facts
 
     @property
     def where(self) -> tuple[str, str]:
@@ -53,7 +57,7 @@ class SandboxCall:
 
     def check_token(self, token: str | None) -> None:
         """Raises ConnectError when the sandbox is secured and this is not its token."""
-        if not self.secure:
+        if not self.facts.secure:
             return
         if not token:
             raise ConnectError("unauthenticated", "no access token: send it as X-Access-Token")
@@ -80,3 +84,42 @@ def user_of(connection: HTTPConnection) -> str:
     except (binascii.Error, UnicodeDecodeError):
         raise ConnectError("unauthenticated", "the user in the Authorization header cannot be read") from None
     return name or DEFAULT_USER
+
+
+def named_user(connection: HTTPConnection) -> str:
+    """The same, for messages about a request that may be wrong in just this."""
+    try:
+        return user_of(connection)
+    except ConnectError:
+        return DEFAULT_USER
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a sandbox uses, in E2B's units: bytes, whole cores, and per cent of all its cores."""
+
+    at: datetime
+    cpu_count: int
+    cpu_used_pct: float
+    """On average since it was created."""
+    mem_used: int
+    mem_total: int
+    disk_used: int
+    disk_total: int
+
+
+async def measured(core: Core, tenant_id: str, sandbox_id: str) -> Use:
+    """Raises SandboxNotFound, SandboxNotRunning."""
+    sandbox, stats = await core.sandboxes.get(tenant_id, sandbox_id), await core.sandboxes.stats(tenant_id, sandbox_id)
+    at, limits = datetime.now(UTC), sandbox.limits
+    core_seconds = max((at - sandbox.created_at).total_seconds(), 1.0) * limits.cpu
+    return Use(
+        at, whole_cores(limits.cpu), round(min(100.0, 100 * stats.cpu_used_s / core_seconds), 2),
+        int(stats.memory_used_mib * _MIB), limits.memory_mib * _MIB, int(stats.disk_used_mib * _MIB),
+        limits.disk_mib * _MIB,
+    )  # fmt: skip
+
+
+def whole_cores(cpu: float) -> int:
+    """Clients expect a whole number."""
+    return max(1, round(cpu))

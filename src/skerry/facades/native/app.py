@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # What is called most comes first: routes are tried one after the other.
 _MODULES = (meta, code, processes, sandboxes, files, ports, terminal, templates, keys)
+_STREAMED = re.compile(r"/v1/sandboxes/[^/]+/(files|processes/\d+/stdin|ports/.*)")
 ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
@@ -60,7 +62,7 @@ def create_app(core: Core, metrics: Metrics, *, body_limit: int = 16 * 1024 * 10
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _fault)
-    app.add_middleware(BodyLimit, limit=body_limit)
+    app.add_middleware(BodyLimit, limit=body_limit, render=render, streamed=_STREAMED)
     return app
 
 

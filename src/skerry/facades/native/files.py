@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
-import anyio
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from skerry.errors import InvalidRequest, IsADirectory
-from skerry.facades.native.access import Caller, CallerOf
-from skerry.facades.streams import STALLED_S, NdjsonResponse, ndjson_of
+from skerry.facades.download import Download, content_headers
+from skerry.facades.native.access import CallerOf
+from skerry.facades.streams import NdjsonResponse, ndjson_of
 from skerry.models import FileInfo, FileList, FileType, MakeDirectory, Rename, SetAttributes, WatchEvent
 
 router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}/files", tags=["files"])
@@ -36,7 +33,7 @@ _BYTES: dict[int | str, dict[str, Any]] = {
 async def read(request: Request, caller: CallerOf, sandbox_id: str, path: FilePath, user: User = "user") -> Response:
     """A file's content; `Range: bytes=a-b` for a part of it."""
     _check(path)
-    return _Download(caller, sandbox_id, path, user, request.headers.get("range"))
+    return Download(caller.core, (caller.tenant_id, sandbox_id, path), user, request.headers.get("range"))
 
 
 @router.head("", response_class=Response)
@@ -46,7 +43,7 @@ async def head(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = "
     info = await caller.core.files.stat(caller.tenant_id, sandbox_id, path, user=user)
     if info.type is FileType.DIRECTORY:
         raise IsADirectory(f"cannot read {path!r}: it is a directory", path=path)
-    return Response(headers=_headers(info.size), media_type="application/octet-stream")
+    return Response(headers=content_headers(info.size), media_type="application/octet-stream")
 
 
 @router.put(
@@ -128,65 +125,3 @@ async def watch(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = 
 def _check(path: str) -> None:
     if "\0" in path:
         raise InvalidRequest("cannot use the path: it holds a NUL character")
-
-
-def _headers(size: int) -> dict[str, str]:
-    return {"Content-Length": str(size), "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
-
-
-class _Download(Response):
-    """Opens the file when it is sent, so that an error is an ordinary reply."""
-
-    media_type = "application/octet-stream"
-
-    def __init__(self, caller: Caller, sandbox_id: str, path: str, user: str, range_header: str | None) -> None:
-        self._caller, self._sandbox_id, self._path, self._user = caller, sandbox_id, path, user
-        self._range = _parse_range(range_header)
-        self.background = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with AsyncExitStack() as stack:
-            files, where = self._caller.core.files, (self._caller.tenant_id, self._sandbox_id, self._path)
-            first, last = self._range or (0, None)
-            if first is None:  # a suffix: its beginning depends on the size
-                assert last is not None
-                size = (await files.stat(*where, user=self._user)).size
-                first, last = max(0, size - last), None
-            length = None if last is None else last - first + 1
-            content = await stack.enter_async_context(files.read(*where, user=self._user, offset=first, length=length))
-            size = content.info.size
-            if self._range is not None and first >= size:
-                await Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})(scope, receive, send)
-                return
-            end = size if length is None else min(size, first + length)
-            self.status_code = 206 if self._range is not None else 200
-            headers = _headers(end - first)
-            if self._range is not None:
-                headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
-            self.init_headers(headers)
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await self._send(content.chunks, end - first, send)
-
-    async def _send(self, chunks: AsyncIterator[bytes], left: int, send: Send) -> None:
-        """Exactly what Content-Length says: a file that grows meanwhile is cut, one that shrinks breaks off."""
-        async for chunk in chunks:
-            piece = chunk[:left]
-            left -= len(piece)
-            with anyio.fail_after(STALLED_S):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            if not left:
-                break
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _parse_range(header: str | None) -> tuple[int | None, int | None] | None:
-    """First and last byte; (None, n) for the last n. None when there is no range we serve, which means all."""
-    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "")
-    if found is None or found.groups() == ("", ""):
-        return None
-    first, last = found.groups()
-    if not first:
-        return None, int(last)
-    if last and int(last) < int(first):
-        return None
-    return int(first), int(last) if last else None
