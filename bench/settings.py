@@ -42,6 +42,6 @@ def base_rootfs() -> Path:
 
     images = Images(ServerSettings().images_dir)
     try:
-        return images.rootfs(images.template("base").image)
+        return images.trees(images.template("base").image)[0]
     except Exception as error:
         raise NoImage(f"cannot find the base image: {error}; build it with `make image`") from error

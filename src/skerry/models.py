@@ -193,17 +193,39 @@ class Event(Reply):
     data: dict[str, Any] = {}
 
 
+class Image(Reply):
+    """A root file system, and how programs start in it."""
+
+    layers: list[str]
+    """Digests, `sha256:…`, the lowest first."""
+    env: dict[str, str] = {}
+    user: str = "user"
+    """Who programs run as unless the call says otherwise."""
+    workdir: str | None = None
+    """Where they start; None: their user's home directory."""
+
+
 class Template(Reply):
     """A named, versioned recipe for sandboxes."""
 
     name: str
     image: str
-    """Digest of the root file system, `sha256:…`."""
+    """Digest of the image, `sha256:…`."""
     limits: Limits
     languages: list[str]
     size_mib: float
     built_at: datetime
     description: str = ""
+    env: dict[str, str] = {}
+    """Environment of every process; a sandbox's own comes on top."""
+    user: str = "user"
+    """Who programs run as unless the call says otherwise."""
+    workdir: str | None = None
+    """Where they start; None: their user's home directory."""
+    start_command: str | None = None
+    """A shell command that runs in every sandbox, started before anybody gets it."""
+    ready_command: str | None = None
+    """A shell command that succeeds when what `start_command` started is ready."""
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
@@ -370,8 +392,12 @@ class WatchEvent(Reply):
 # --- run_code -------------------------------------------------------------------------------------------------------
 
 
+Language = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+"""`python`, `javascript`, `typescript`, `r`, `java`, `bash`, `julia`, or the name of a Jupyter kernel there is."""
+
+
 class ContextSpec(Request):
-    language: Annotated[str, Field(min_length=1, max_length=64)] = "python"
+    language: Language = "python"
     cwd: Text | None = None
     env: Environment = {}
     user: Text = "user"
@@ -386,6 +412,8 @@ class Context(Reply):
     created_at: datetime
     executions: int = 0
     busy: bool = False
+    start_s: float | None = None
+    """Seconds its interpreter took to start; None: it came with the sandbox, or has not been started."""
 
 
 class CodeSpec(Request):
@@ -394,7 +422,7 @@ class CodeSpec(Request):
     code: str
     context_id: str | None = None
     """Default: the sandbox's default context of that language."""
-    language: Annotated[str, Field(min_length=1, max_length=64)] = "python"
+    language: Language = "python"
     timeout_s: Seconds | None = 300.0
     """Seconds until the run is interrupted; null: none."""
     env: Environment = {}

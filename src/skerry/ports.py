@@ -37,8 +37,31 @@ from skerry.models import (
     WatchEvent,
 )  # fmt: skip
 
-INTERPRETERS: Mapping[str, tuple[str, ...]] = {"python": ("python3", "-u", "/opt/skerry/interpreter/main.py")}
-"""Language → the command of its interpreter inside, which speaks docs/reference/interpreter-protocol.md."""
+_INTERPRETERS = "/opt/skerry/interpreter/"
+WARM_LANGUAGES = ("python",)
+"""Those whose interpreter runs already when a sandbox is claimed; others start with their first context."""
+
+
+def interpreter_command(language: str) -> tuple[str, ...]:
+    """What starts the interpreter of `language` inside; it speaks docs/reference/interpreter-protocol.md.
+
+    Languages without one of ours have the name of a Jupyter kernel, which the image has or has not.
+    """
+    python = ("python3", "-u", f"{_INTERPRETERS}main.py")
+    if language == "python":
+        return python
+    if language == "java":
+        return (
+            "java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx512m",
+            f"{_INTERPRETERS}java/JavaShell.java",
+        )  # fmt: skip
+    return (*python, "--kernel", language)
+
+
+def is_interpreter(command: Sequence[str]) -> bool:
+    """Whether a process is an interpreter of `run_code`."""
+    return any(part.startswith(_INTERPRETERS) for part in command)
+
 
 # --- the agent inside a sandbox -------------------------------------------------------------------------------------
 

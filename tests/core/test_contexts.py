@@ -97,7 +97,7 @@ async def core(tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPat
         "brief": (sys.executable, "-c", 'import time; print(\'{"event": "ready"}\', flush=True); time.sleep(0.2)'),
         "broken": (sys.executable, "-c", "raise SystemExit(4)"),
     }
-    monkeypatch.setattr(contexts, "INTERPRETERS", commands)
+    monkeypatch.setattr(contexts, "interpreter_command", lambda language: commands.get(language, ("nonesuch",)))
     engine = Engine()
     monkeypatch.setattr(engine, "agent", lambda _: listener.link)
     async with core_on(tmp_path, engine) as core:
@@ -159,7 +159,7 @@ async def test_runs_wait_for_each_other(core: Core, sandbox: str) -> None:
         for number in range(5):
             group.start_soon(run, str(number))
     assert sorted(replies) == ["0", "1", "2", "3", "4"]
-    assert (await core.contexts.list("t", sandbox))[0].executions == 5
+    assert (await core.contexts.list("t", sandbox))[-1].executions == 5
 
 
 async def test_too_many_wait(core: Core, sandbox: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ async def test_what_cannot_start(core: Core, sandbox: str) -> None:
         await make(core, sandbox, "broken")
     with pytest.raises(LanguageNotFound):
         await make(core, sandbox, "cobol")
-    assert await core.contexts.list("t", sandbox) == []
+    assert [context.id for context in await core.contexts.list("t", sandbox)] == ["default-python"]
 
 
 async def test_an_interpreter_that_ends_while_it_is_noted_is_told_as_that(

@@ -51,7 +51,7 @@ def root_filesystem() -> Path:
 
     images = Images(DEFAULT_DIRECTORY)
     try:
-        return images.rootfs(images.template("base").image)
+        return images.trees(images.template("base").image)[0]
     except TemplateNotFound:
         pytest.skip("the base template is not built: `make template`")
 
@@ -142,7 +142,7 @@ class Rig:
         with network_namespace() as namespace:
             try:
                 self.cgroups.create(name, limits)
-                root = await self.disks.create(name, lower=self.image, size_mib=limits.disk_mib, source=disk)
+                root = await self.disks.create(name, layers=[self.image], size_mib=limits.disk_mib, source=disk)
                 if disk is None:
                     write_identity(root, hostname=name, resolv_conf="nameserver 192.0.2.1\n")
                 await listener.start()

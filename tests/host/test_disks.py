@@ -12,7 +12,8 @@ import pytest
 
 from skerry.errors import HostFull, SandboxStartFailed
 from skerry.host import mounts
-from skerry.host.disks import BYTES_PER_INODE, MINIMUM_INODES, Disks, copy_sparse
+from skerry.host.disks import BYTES_PER_INODE, MINIMUM_INODES, Disks
+from skerry.host.sparse import copy_sparse
 
 pytestmark = pytest.mark.anyio
 SIZE_MIB = 16
@@ -68,7 +69,7 @@ def make_files(directory: Path, count: int) -> None:
 
 
 async def test_a_disk_shows_the_image_and_keeps_what_is_written(disks: Disks, lower: Path, tmp_path: Path) -> None:
-    root = await disks.create("a", lower=lower, size_mib=SIZE_MIB)
+    root = await disks.create("a", layers=[lower], size_mib=SIZE_MIB)
     assert (root / "etc" / "passwd").read_text() == "from the image"
     (root / "etc" / "passwd").write_text("changed")
     (root / "new").write_text("new")
@@ -86,13 +87,13 @@ async def test_a_disk_shows_the_image_and_keeps_what_is_written(disks: Disks, lo
 
 async def test_removing_is_repeatable(disks: Disks, lower: Path) -> None:
     await disks.remove("never there")
-    await disks.create("a", lower=lower, size_mib=SIZE_MIB)
+    await disks.create("a", layers=[lower], size_mib=SIZE_MIB)
     await disks.remove("a")
     await disks.remove("a")
 
 
 async def test_removing_what_is_in_use(disks: Disks, lower: Path, tmp_path: Path) -> None:
-    root = await disks.create("a", lower=lower, size_mib=SIZE_MIB)
+    root = await disks.create("a", layers=[lower], size_mib=SIZE_MIB)
     with (root / "open").open("w") as file:
         await disks.remove("a")
         file.write("to nowhere")
@@ -100,7 +101,7 @@ async def test_removing_what_is_in_use(disks: Disks, lower: Path, tmp_path: Path
 
 
 async def test_bytes_end(disks: Disks, lower: Path) -> None:
-    root = await disks.create("a", lower=lower, size_mib=SIZE_MIB)
+    root = await disks.create("a", layers=[lower], size_mib=SIZE_MIB)
     with pytest.raises(OSError, match="No space left"):
         fill(root / "big", 2**20)
     assert (root / "big").stat().st_size < SIZE_MIB * 2**20
@@ -110,7 +111,7 @@ async def test_bytes_end(disks: Disks, lower: Path) -> None:
 
 
 async def test_inodes_end(disks: Disks, lower: Path) -> None:
-    root = await disks.create("a", lower=lower, size_mib=SIZE_MIB)
+    root = await disks.create("a", layers=[lower], size_mib=SIZE_MIB)
     assert SIZE_MIB * 2**20 // BYTES_PER_INODE < MINIMUM_INODES
     with pytest.raises(OSError, match="No space left"):
         make_files(root, MINIMUM_INODES + 1)
@@ -118,12 +119,12 @@ async def test_inodes_end(disks: Disks, lower: Path) -> None:
 
 
 async def test_a_disk_from_another(disks: Disks, lower: Path, tmp_path: Path) -> None:
-    root = await disks.create("a", lower=lower, size_mib=SIZE_MIB)
+    root = await disks.create("a", layers=[lower], size_mib=SIZE_MIB)
     (root / "kept").write_text("kept")
     (root / "etc" / "passwd").unlink()
     await disks.export("a", tmp_path / "saved.ext4")
     (root / "kept").write_text("later")
-    copy = await disks.create("b", lower=lower, size_mib=SIZE_MIB, source=tmp_path / "saved.ext4")
+    copy = await disks.create("b", layers=[lower], size_mib=SIZE_MIB, source=tmp_path / "saved.ext4")
     assert (copy / "kept").read_text() == "kept"
     assert not (copy / "etc" / "passwd").exists()
     (copy / "of b").touch()
@@ -132,7 +133,7 @@ async def test_a_disk_from_another(disks: Disks, lower: Path, tmp_path: Path) ->
 
 async def test_many_at_once(disks: Disks, lower: Path, tmp_path: Path) -> None:
     async def create(name: str) -> None:
-        root = await disks.create(name, lower=lower, size_mib=SIZE_MIB)
+        root = await disks.create(name, layers=[lower], size_mib=SIZE_MIB)
         (root / "mine").write_text(name)
 
     names = [f"n{number}" for number in range(6)]
@@ -145,21 +146,21 @@ async def test_many_at_once(disks: Disks, lower: Path, tmp_path: Path) -> None:
 
 async def test_what_the_kernel_refuses_leaves_nothing(disks: Disks, lower: Path, tmp_path: Path) -> None:
     with pytest.raises(SandboxStartFailed):
-        await disks.create("a", lower=tmp_path / "missing", size_mib=SIZE_MIB)
+        await disks.create("a", layers=[tmp_path / "missing"], size_mib=SIZE_MIB)
     (tmp_path / "nonsense").write_bytes(b"x" * 100_000)
     with pytest.raises(SandboxStartFailed):
-        await disks.create("b", lower=lower, size_mib=SIZE_MIB, source=tmp_path / "nonsense")
+        await disks.create("b", layers=[lower], size_mib=SIZE_MIB, source=tmp_path / "nonsense")
     with pytest.raises(SandboxStartFailed):
-        await disks.create("c", lower=lower, size_mib=SIZE_MIB, source=tmp_path / "missing")
+        await disks.create("c", layers=[lower], size_mib=SIZE_MIB, source=tmp_path / "missing")
     assert disks.names() == []
     await nothing_is_left(tmp_path)
 
 
 async def test_a_taken_name_keeps_its_disk(disks: Disks, lower: Path) -> None:
-    root = await disks.create("a", lower=lower, size_mib=SIZE_MIB)
+    root = await disks.create("a", layers=[lower], size_mib=SIZE_MIB)
     (root / "mine").write_text("mine")
     with pytest.raises(SandboxStartFailed):
-        await disks.create("a", lower=lower, size_mib=SIZE_MIB)
+        await disks.create("a", layers=[lower], size_mib=SIZE_MIB)
     assert (root / "mine").read_text() == "mine"
 
 
@@ -177,17 +178,17 @@ def small(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_data_directory(lower: Path, tmp_path: Path, small: Path, formatted: bool) -> None:
     disks = Disks(small, tmp_path / "mounts")
     if formatted:
-        await disks.create("first", lower=lower, size_mib=SIZE_MIB)
+        await disks.create("first", layers=[lower], size_mib=SIZE_MIB)
         await disks.remove("first")
         await nothing_is_left(small.parent)
     with pytest.raises(OSError, match="No space left"):
         fill(small / "fill", 4096)
     with pytest.raises(HostFull, match=str(small)):
-        await disks.create("a", lower=lower, size_mib=SIZE_MIB)
+        await disks.create("a", layers=[lower], size_mib=SIZE_MIB)
     assert disks.names() == []
     await nothing_is_left(tmp_path)
     (small / "fill").unlink()
-    await disks.create("a", lower=lower, size_mib=SIZE_MIB)
+    await disks.create("a", layers=[lower], size_mib=SIZE_MIB)
     await disks.remove("a")
     await nothing_is_left(tmp_path)
 

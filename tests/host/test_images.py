@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import anyio
@@ -28,7 +28,9 @@ class SmallTrees:
         self.failure: Exception | None = None
         self.builds = 0
 
-    async def __call__(self, definition: Definition, root: Path) -> AsyncGenerator[str, None]:
+    async def __call__(
+        self, definition: Definition, root: Path, lower: Sequence[Path] = ()
+    ) -> AsyncGenerator[str, None]:
         self.builds += 1
         (root / "etc").mkdir(parents=True)
         yield "first line"
@@ -57,7 +59,7 @@ async def test_nothing_is_there_at_first(tmp_path: Path) -> None:
         store.template("base")
     for wrong in ("sha256:" + "0" * 64, "../../etc", "sha256:../x", ""):
         with pytest.raises(TemplateNotFound):
-            store.rootfs(wrong)
+            store.trees(wrong)
 
 
 async def test_a_build_publishes_an_image_and_a_name(tmp_path: Path, trees: SmallTrees) -> None:
@@ -68,7 +70,7 @@ async def test_a_build_publishes_an_image_and_a_name(tmp_path: Path, trees: Smal
     assert template.image in log[-1]
     assert template.languages == ["python"]
     assert template.limits.memory_mib >= 512
-    rootfs = store.rootfs(template.image)
+    [rootfs] = store.trees(template.image)
     assert (rootfs / "etc/content").read_text() == "one"
     assert stat.S_IMODE(rootfs.stat().st_mode) == 0o755
     assert list((tmp_path / "building").iterdir()) == []
@@ -85,7 +87,7 @@ async def test_the_same_inputs_are_not_built_again(
     monkeypatch.setattr(debian, "VERSION", 999)
     await build(store)
     assert trees.builds == 2
-    assert len(list((tmp_path / "rootfs").iterdir())) == 1  # the same tree: the same image
+    assert len(list((tmp_path / "layers").iterdir())) == 1  # the same tree: the same layer
 
 
 async def test_a_damaged_record_or_a_lost_image_is_built_anew(tmp_path: Path, trees: SmallTrees) -> None:
@@ -94,7 +96,7 @@ async def test_a_damaged_record_or_a_lost_image_is_built_anew(tmp_path: Path, tr
     (tmp_path / "templates/base.json").write_text("{")
     assert store.templates() == []
     await build(store)
-    place = store.rootfs(store.template("base").image)
+    [place] = store.trees(store.template("base").image)
     place.rename(tmp_path / "gone")
     assert store.templates() == []
     await build(store)
@@ -144,15 +146,36 @@ async def test_collect_keeps_what_is_named_or_in_use(
     tmp_path: Path, trees: SmallTrees, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Images(tmp_path)
-    digests = []
+    layers = []
     for version, content in enumerate(("one", "two", "three")):
         monkeypatch.setattr(debian, "VERSION", version + 100)
         trees.content = content
         await build(store)
-        digests.append(store.template("base").image)
-    assert store.collect(in_use=[digests[0]]) == [digests[1]]
-    assert store.collect() == [digests[0]]
-    assert store.rootfs(digests[2]).is_dir()
+        layers.append(store.trees(store.template("base").image)[0])
+    assert store.collect(in_use=[layers[0].name]) == [layers[1].name]
+    assert store.collect() == [layers[0].name]
+    assert store.trees(store.template("base").image) == [layers[2]]
+    assert len(list((tmp_path / "images").iterdir())) == 1
+    assert list((tmp_path / "building").iterdir()) == []
+
+
+async def test_a_template_based_on_another_shares_its_layers(tmp_path: Path, trees: SmallTrees) -> None:
+    store = Images(tmp_path)
+    await build(store, "code-interpreter-v1")
+    base, above = store.template("base"), store.template("code-interpreter-v1")
+    assert store.image(above.image).layers[:1] == store.image(base.image).layers
+    assert trees.builds == 2
+    trees.content = "another"
+    await build(store, "code-interpreter-v1")
+    assert trees.builds == 2
+
+
+async def test_an_image_of_too_many_layers_is_refused(tmp_path: Path, trees: SmallTrees) -> None:
+    store = Images(tmp_path)
+    await build(store)
+    image = store.image(store.template("base").image)
+    with pytest.raises(TemplateBuildFailed, match="48"):
+        store.add(image.model_copy(update={"layers": image.layers * 49}))
 
 
 async def test_only_root_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +192,7 @@ async def test_only_root_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def base() -> Path:
     store = Images(images.DEFAULT_DIRECTORY)
     try:
-        return store.rootfs(store.template("base").image)
+        return store.trees(store.template("base").image)[0]
     except TemplateNotFound:
         pytest.skip("the base template is not built: `make template`")
 

@@ -47,7 +47,7 @@ def base_tree() -> Path:
 
     images = Images()
     try:
-        return images.rootfs(images.template("base").image)
+        return images.trees(images.template("base").image)[0]
     except TemplateNotFound:
         pytest.skip("the base template is not built: `make template`")
 

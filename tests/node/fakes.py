@@ -139,7 +139,7 @@ class FakeDisks:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    async def create(self, name: str, *, lower: Path, size_mib: int, source: Path | None = None) -> Path:
+    async def create(self, name: str, *, layers: Sequence[Path], size_mib: int, source: Path | None = None) -> Path:
         await self.world.step("disk")
         root = self.world.directory / "disks" / name
         root.mkdir(parents=True)
@@ -296,8 +296,8 @@ class FakeDriver:
 
 
 class FakeImages:
-    def rootfs(self, digest: str) -> Path:
-        return Path("/nowhere")
+    def trees(self, digest: str) -> list[Path]:
+        return [Path("/nowhere")]
 
     def template(self, name: str) -> Template:
         return template(name)

@@ -34,8 +34,8 @@ LIMITS = Limits(cpu=2, memory_mib=512, disk_mib=256, pids=64)
 class OneImage:
     """Every digest is the test image."""
 
-    def rootfs(self, digest: str) -> Path:
-        return root_filesystem()
+    def trees(self, digest: str) -> list[Path]:
+        return [root_filesystem()]
 
     def template(self, name: str) -> Template:
         return template()

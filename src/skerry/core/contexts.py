@@ -23,6 +23,7 @@ from skerry.core.interpreters import Nonsense
 from skerry.core.runs import GRACE_S, Gathering, Run, RunEvent
 from skerry.core.sandboxes import Live, Sandboxes
 from skerry.errors import (
+    CannotStartProcess,
     ContextBusy,
     ContextNotFound,
     Error,
@@ -41,7 +42,7 @@ from skerry.models import (
     Output,
     Started,
 )
-from skerry.ports import INTERPRETERS, Agent
+from skerry.ports import Agent, interpreter_command
 
 WAITING_MAX = 32
 """Runs that may wait for a context."""
@@ -74,11 +75,18 @@ class _State:
     gone: anyio.Event = field(default_factory=anyio.Event)
     died: str | None = None
     """How the interpreter ended, if it has."""
+    unavailable: str | None = None
+    """Why the template has no interpreter for the language, if it has said so."""
+    start_s: float | None = None
+
+    @property
+    def is_default(self) -> bool:
+        return self.id == f"default-{self.spec.language}"
 
     def shown(self) -> Context:
         return Context(
             id=self.id, language=self.spec.language, cwd=self.spec.cwd or "~", created_at=self.created_at,
-            executions=self.executions, busy=self.run is not None,
+            executions=self.executions, busy=self.run is not None, start_s=self.start_s,
         )  # fmt: skip
 
     def stored(self) -> dict[str, Any]:
@@ -120,11 +128,12 @@ class Contexts:
             return state.shown()
 
     async def list(self, tenant_id: str, sandbox_id: str) -> list[Context]:
-        """Those that were made or used, and those whose interpreter came with the sandbox."""
+        """Those that were made or used, and the default one of each language of the template."""
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, _):
-            for language in live.warm:
+            for language in live.languages:
                 self._default(live, language)
-            return [state.shown() for state in self._contexts(live).values()]
+            states = sorted(self._contexts(live).values(), key=lambda state: not state.is_default)
+            return [state.shown() for state in states]
 
     async def remove(self, tenant_id: str, sandbox_id: str, context_id: str) -> None:
         """End its interpreter. Raises ContextNotFound."""
@@ -217,7 +226,11 @@ class Contexts:
         if state.pid is not None and not state.reading:
             await self._read(state, agent)  # may find that it is gone
         if state.pid is None:
-            await self._spawn(state, agent)
+            try:
+                await self._spawn(state, agent)
+            except LanguageNotFound:
+                self._contexts(state.live).pop(state.id, None)
+                raise
             await self._save(state.live)
             if state.pid is None:
                 raise SandboxStartFailed(
@@ -229,20 +242,34 @@ class Contexts:
         return interpreters.request("configure", env=env, cwd=state.spec.cwd, entropy=secrets.token_hex(32))
 
     async def _spawn(self, state: _State, agent: Agent) -> None:
-        command = INTERPRETERS[state.spec.language]
+        began = anyio.current_time()
+        command = interpreter_command(state.spec.language)
         state.ready, state.died, state.configured = anyio.Event(), None, False
-        async with agent.run(command, env=state.spec.env, user=state.spec.user, stdin=True) as events:
-            started = await anext(events)
+        try:
+            async with agent.run(command, env=state.spec.env, user=state.spec.user, stdin=True) as events:
+                started = await anext(events)
+        except CannotStartProcess as error:
+            raise self._no_language(state, error.message) from error
         assert isinstance(started, Started)
         state.pid = started.process.pid
         await self._read(state, agent)
         with anyio.move_on_after(_START_S):
             await state.ready.wait()
+        state.start_s = round(anyio.current_time() - began, 3)
+        if state.unavailable is not None:
+            raise self._no_language(state, state.unavailable)
         if state.died is not None or not state.ready.is_set():
             await _kill(state, agent)
             raise SandboxStartFailed(
                 f"cannot start the {state.spec.language} interpreter: {state.died or 'it does not get ready'}"
             )
+
+    def _no_language(self, state: _State, why: str) -> LanguageNotFound:
+        known = sorted(state.live.languages)
+        return LanguageNotFound(
+            f"cannot run {state.spec.language!r}: {why}; this template has {', '.join(known) or 'no language'}",
+            languages=known,
+        )  # fmt: skip
 
     async def _read(self, state: _State, agent: Agent) -> None:
         """Have the interpreter's output read; returns when it is, or when the interpreter turns out to be gone."""
@@ -292,6 +319,8 @@ class Contexts:
 
     async def _died(self, state: _State, reading: _Reading) -> None:
         end = reading.end or "it ended"
+        if not state.ready.is_set() and (words := reading.last_words.strip()):
+            end = f"{end}: {words.splitlines()[-1][:500]}"
         if reading.ended and not state.live.ended.is_set() and await self._sandboxes.out_of_memory(state.live):
             end = f"it needed more memory than the sandbox's {state.live.sandbox.limits.memory_mib} MiB"
         state.died = end
@@ -314,11 +343,6 @@ class Contexts:
         return self._states[live.id]
 
     def _add(self, live: Live, context_id: str, spec: ContextSpec) -> _State:
-        if spec.language not in INTERPRETERS:
-            known = sorted(INTERPRETERS)
-            raise LanguageNotFound(
-                f"cannot run {spec.language!r}: this template has {', '.join(known)}", languages=known
-            )
         contexts = self._contexts(live)
         if len(contexts) >= CONTEXTS_MAX:
             raise ContextBusy(
@@ -401,6 +425,9 @@ class _Reading:
         name = event["event"]
         if name == "ready":
             self._state.ready.set()
+            return
+        if name == "unavailable":
+            self._state.unavailable = str(event.get("reason"))[:1000]
             return
         run = self._state.run
         if run is None or event.get("id") != run.id:

@@ -59,6 +59,11 @@ class Live:
     def sandbox(self) -> Sandbox:
         return self.record.sandbox
 
+    @property
+    def languages(self) -> list[str]:
+        """Of its template, for `run_code`."""
+        return list(self.record.internal.get("languages", []))
+
 
 class Sandboxes:
     """All sandboxes of this server. `start` before use."""
@@ -94,7 +99,8 @@ class Sandboxes:
             TemplateNotFound, IsolationUnavailable, HostFull, SandboxStartFailed, Conflict
         """
         template = self._templates.template(spec.template)
-        record = replace(_new_record(tenant_id, spec, template), internal=dict(internal or {}))
+        known = {**(internal or {}), "languages": template.languages}
+        record = replace(_new_record(tenant_id, spec, template), internal=known)
         idempotency = None
         if idempotency_key is not None:
             idempotency = (idempotency_key, hashlib.sha256(spec.model_dump_json().encode()).digest())

@@ -64,6 +64,8 @@ class Framing:
     """The last words when nothing did."""
     errors: tuple[type[Exception], ...] = (Error,)
     """What may go wrong; everything else is a fault of the server's."""
+    head_at_once: bool = False
+    """The head of the reply is sent when the source is open, not with the first event."""
     plain_errors: bool = True
     """An error before the first event is an ordinary error reply."""
     headers: Mapping[str, str] = field(default_factory=lambda: {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
@@ -115,6 +117,8 @@ class StreamResponse(Response):
 
     async def _stream(self, writer: _Writer) -> None:
         async with self._source as events:
+            if self._framing.head_at_once:
+                await writer.write(b"")
             if self._first is not None:
                 await writer.write(self._first)
             async for event in events:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from skerry.host.certificates import local_certificates
 from skerry.host.commands import ISOLATED, follow
 from skerry.host.definitions import Definition
 
-VERSION = 2
+VERSION = 3
 """Of this recipe: raised whenever the same definition gives another tree."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -30,7 +30,13 @@ _LEFT_OUT = ("man", "doc", "info", "locale", "lintian", "bug")  # of /usr/share
 
 _ENTER = """
 set -e
-cd "$1"
+if [ -n "$5" ]; then
+    mkdir -p "$1.work" "$1.merged"
+    mount -t overlay overlay -o "lowerdir=$5,upperdir=$1,workdir=$1.work,redirect_dir=off,metacopy=off" "$1.merged"
+    cd "$1.merged"
+else
+    cd "$1"
+fi
 mount -t proc proc proc
 mount -t tmpfs -o mode=755 tmpfs dev
 for device in null zero random urandom; do
@@ -42,7 +48,14 @@ touch etc/resolv.conf
 mount --bind "$(readlink -f /etc/resolv.conf)" etc/resolv.conf
 exec chroot --userspec="$2" . env HOME="$3" sh -c "$4"
 """
-"""Arguments: the tree, user:group, home, and the script to run inside."""
+"""Arguments: the tree, user:group, home, the script to run inside, and the layers below the tree."""
+
+_INSTALL = """
+set -e
+mkdir -p /usr/share/man/man1 /usr/share/man/man7
+apt-get update -qq
+apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" </dev/null
+"""
 
 _SETTLE = """
 set -e
@@ -76,41 +89,80 @@ python3 -c 'import matplotlib.pyplot' 2>/dev/null || true
 
 _SWEEP = """
 set -e
-rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/log/* /root/.cache /tmp/*
+for name in man doc info locale lintian bug; do rm -rf /usr/share/$name/*; done
+rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/log/* /root/.cache
+rm -rf /root/.npm /tmp/*
 rm -f /etc/machine-id /var/lib/dbus/machine-id /etc/hostname
 mkdir -p /var/cache/apt/archives/partial /var/lib/apt/lists/partial
 """
 
 
-async def build(definition: Definition, root: Path) -> AsyncGenerator[str, None]:
+async def build(definition: Definition, root: Path, lower: Sequence[Path] = ()) -> AsyncGenerator[str, None]:
     """Fill the new directory `root`; yields log lines.
+
+    Args:
+        lower: layers of the image that it is to lie on, the lowest first; it then holds the differences only.
 
     Raises:
         CommandFailed, OSError
     """
-    archives = await _archives(definition.debian.suite)
-    for title, step in _steps(definition, root, archives):
+    work = _Work(definition, root, lower)
+    for title, step in work.steps(await _archives(definition.debian.suite)):
         yield title
         async with aclosing(step) as lines:
             async for line in lines:
                 yield line
-    shutil.rmtree(root / "dev")  # no device of the host's, not even null: each sandbox has its own
-    (root / "dev").mkdir(mode=0o755)
-    (root / "etc/resolv.conf").unlink()
+    work.sweep()
 
 
-def _steps(definition: Definition, root: Path, archives: list[str]) -> Iterator[tuple[str, AsyncGenerator[str, None]]]:
-    """What is done, one after the other: a title and the command that does it."""
-    debian, pypi = definition.debian, definition.python.packages
-    title = f"installing Debian {debian.suite} with {', '.join(debian.packages)}"
-    yield title, follow((*ISOLATED, *_mmdebstrap(definition, root), *archives), _environment())
-    _add_certificates(root)
-    yield "adding the user and the certificates", _inside(root, _SETTLE)
-    if pypi:
-        command = "python3 -m pip install --no-cache-dir --root-user-action=ignore --progress-bar=off"
-        yield f"installing from PyPI: {', '.join(pypi)}", _inside(root, f"{command} {shlex.join(pypi)}")
-    yield "preparing the home directory", _inside(root, _HOME, user="1000:1000")
-    yield "sweeping", _inside(root, _SWEEP)
+class _Work:
+    """What is done to make one tree."""
+
+    def __init__(self, definition: Definition, root: Path, lower: Sequence[Path]) -> None:
+        self._definition, self._root, self._lower = definition, root, lower
+
+    def steps(self, archives: list[str]) -> Iterator[tuple[str, AsyncGenerator[str, None]]]:
+        """One after the other: a title and the command that does it."""
+        wanted = self._definition
+        packages = wanted.debian.packages
+        title = f"installing Debian {wanted.debian.suite} with {', '.join(packages)}"
+        if not self._lower:
+            yield title, follow((*ISOLATED, *_mmdebstrap(wanted, self._root), *archives), _environment())
+            _add_certificates(self._root)
+            yield "adding the user and the certificates", self._inside(_SETTLE)
+        elif packages:
+            self._root.mkdir()
+            yield title, self._inside(f"set -- {shlex.join(packages)}\n{_INSTALL}")
+        else:
+            self._root.mkdir()
+        if wanted.python.packages:
+            pip = "python3 -m pip install --no-cache-dir --root-user-action=ignore --progress-bar=off"
+            title = f"installing from PyPI: {', '.join(wanted.python.packages)}"
+            yield title, self._inside(f"{pip} {shlex.join(wanted.python.packages)}")
+        if wanted.npm.packages:
+            npm = "npm install --global --no-fund --no-audit --loglevel=error"
+            title = f"installing from npm: {', '.join(wanted.npm.packages)}"
+            yield title, self._inside(f"{npm} {shlex.join(wanted.npm.packages)}")
+        if wanted.script is not None:
+            yield "running the template's script", self._inside(f"set -e\n{wanted.script}")
+        yield "preparing the home directory", self._inside(_HOME, user="1000:1000")
+        yield "sweeping", self._inside(_SWEEP)
+
+    def sweep(self) -> None:
+        """Take away what the work itself left."""
+        for name in ("root.work", "root.merged"):
+            shutil.rmtree(self._root.parent / name, ignore_errors=True)
+        shutil.rmtree(self._root / "dev", ignore_errors=True)  # no device of the host's: each sandbox has its own
+        if not self._lower:
+            (self._root / "dev").mkdir(mode=0o755)
+        (self._root / "etc/resolv.conf").unlink(missing_ok=True)
+
+    def _inside(self, script: str, user: str = "0:0") -> AsyncGenerator[str, None]:
+        """Run a shell script in the tree, with /proc, a few devices and the host's resolver."""
+        home = "/root" if user == "0:0" else "/home/user"
+        lower = ":".join(map(str, reversed(self._lower)))
+        arguments = (str(self._root), user, home, script, lower)
+        return follow((*ISOLATED, "sh", "-c", _ENTER, "sh", *arguments), _environment())
 
 
 def _add_certificates(root: Path) -> None:
@@ -159,12 +211,6 @@ def _is_debian() -> bool:
         return "\nID=debian\n" in "\n" + Path("/etc/os-release").read_text()
     except OSError:
         return False
-
-
-def _inside(root: Path, script: str, user: str = "0:0") -> AsyncGenerator[str, None]:
-    """Run a shell script in the tree, with /proc, a few devices and the host's resolver."""
-    home = "/root" if user == "0:0" else "/home/user"
-    return follow((*ISOLATED, "sh", "-c", _ENTER, "sh", str(root), user, home, script), _environment())
 
 
 def _environment() -> dict[str, str]:

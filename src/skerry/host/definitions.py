@@ -20,16 +20,30 @@ class _Strict(BaseModel):
 
 
 class Debian(_Strict):
-    """The system below."""
+    """The system below, or what is added to it."""
 
-    suite: Annotated[str, Field(pattern=r"^[a-z]+$")]
-    packages: list[_Package]
+    suite: Annotated[str, Field(pattern=r"^[a-z]+$")] = "trixie"
+    packages: list[_Package] = []
 
 
 class Python(_Strict):
     """Packages from PyPI, for all users of the sandbox."""
 
     packages: list[_Package] = []
+
+
+class Npm(_Strict):
+    """Packages from npm's registry, for all users of the sandbox."""
+
+    packages: list[Annotated[str, Field(pattern=r"^(@[a-z0-9-]+/)?[a-z0-9][a-z0-9._-]*(@[0-9A-Za-z.^~-]+)?$")]] = []
+
+
+class Start(_Strict):
+    """What runs in every sandbox."""
+
+    command: Annotated[str, Field(min_length=1)]
+    ready: str | None = None
+    """Succeeds when it is ready."""
 
 
 class Definition(_Strict):
@@ -39,8 +53,14 @@ class Definition(_Strict):
     description: str = ""
     languages: list[str] = []
     limits: Limits
-    debian: Debian
+    based_on: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")] | None = None
+    """The template whose image is below this one's."""
+    debian: Debian = Debian()
     python: Python = Python()
+    npm: Npm = Npm()
+    script: str | None = None
+    """Runs at the end, as root in the tree."""
+    start: Start | None = None
 
 
 def shipped() -> list[str]:

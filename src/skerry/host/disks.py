@@ -14,6 +14,7 @@ import shutil
 import stat
 import struct
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import anyio.to_thread
 
 from skerry.errors import HostFull, SandboxStartFailed
 from skerry.host import mounts
+from skerry.host.sparse import copy_sparse
 
 BYTES_PER_INODE = 16_384
 MINIMUM_INODES = 8192
@@ -50,11 +52,11 @@ class Disks:
         for path in (self._images, self._blank, self._mounts):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    async def create(self, name: str, *, lower: Path, size_mib: int, source: Path | None = None) -> Path:
+    async def create(self, name: str, *, layers: Sequence[Path], size_mib: int, source: Path | None = None) -> Path:
         """Make and mount the root file system of sandbox `name`.
 
         Args:
-            lower: the image's tree.
+            layers: the image's layers, the lowest first.
             size_mib: bytes that may be written.
             source: a disk file to start from instead of an empty one; it has its own size.
 
@@ -67,7 +69,7 @@ class Disks:
             raise SandboxStartFailed(f"cannot make a disk: there is one named {name}")
         try:
             blank = source or await self._formatted(size_mib)
-            return await anyio.to_thread.run_sync(self._create, name, lower, blank)
+            return await anyio.to_thread.run_sync(self._create, name, layers, blank)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await self.remove(name)
@@ -82,6 +84,10 @@ class Disks:
     async def export(self, name: str, target: Path) -> None:
         """Copy the disk file of a sandbox that stands still, by its written blocks."""
         await anyio.to_thread.run_sync(self._export, name, target)
+
+    def upper(self, name: str) -> Path:
+        """The layer of sandbox `name`: what it has changed in its image."""
+        return self._mounts / name / "layer/upper"
 
     def image_path(self, name: str) -> Path:
         return self._images / f"{name}.ext4"
@@ -103,7 +109,7 @@ class Disks:
                     await anyio.to_thread.run_sync(_format, path, size_mib)
         return path
 
-    def _create(self, name: str, lower: Path, blank: Path) -> Path:
+    def _create(self, name: str, layers: Sequence[Path], blank: Path) -> Path:
         image = self.image_path(name)
         copy_sparse(blank, image)
         base = self._mounts / name
@@ -115,14 +121,16 @@ class Disks:
         upper.mkdir(exist_ok=True)
         shutil.rmtree(work, ignore_errors=True)  # a copied disk may carry a used one, which overlayfs refuses
         work.mkdir()
+        lower = ":".join(map(str, reversed(layers)))
         # The layer's root shows inside as /, so it looks like the image's.
-        os.chmod(upper, stat.S_IMODE(lower.stat().st_mode))
+        os.chmod(upper, stat.S_IMODE(layers[-1].stat().st_mode))
         mounts.mount(
             "overlay",
             root,
             "overlay",
             mounts.MS_NODEV | mounts.MS_NOSUID | mounts.MS_NOATIME,
-            f"lowerdir={lower},upperdir={upper},workdir={work}",
+            # Without redirects the upper layer stands for itself, so that it can become a layer of an image.
+            f"lowerdir={lower},upperdir={upper},workdir={work},redirect_dir=off,metacopy=off",
         )
         return root
 
@@ -160,31 +168,6 @@ def _format(path: Path, size_mib: int) -> None:
         raise OSError(errno.ENOSPC if full else errno.EIO, said) from error
     finally:
         new.unlink(missing_ok=True)
-
-
-def copy_sparse(source: Path, target: Path) -> None:
-    """Copy the written blocks of a file and leave its holes. Raises FileExistsError, OSError."""
-    with source.open("rb") as read, target.open("xb") as write:
-        size = os.fstat(read.fileno()).st_size
-        os.truncate(write.fileno(), size)
-        position = 0
-        while position < size:
-            try:
-                start = os.lseek(read.fileno(), position, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    break  # only a hole is left
-                raise
-            position = os.lseek(read.fileno(), start, os.SEEK_HOLE)
-            _copy_range(read.fileno(), write.fileno(), start, position - start)
-
-
-def _copy_range(read: int, write: int, offset: int, count: int) -> None:
-    while count:
-        copied = os.copy_file_range(read, write, count, offset, offset)
-        if copied == 0:
-            raise OSError(errno.EIO, "cannot copy a disk: it became shorter meanwhile")
-        offset, count = offset + copied, count - copied
 
 
 def _mount_image(image: Path, target: Path) -> None:

@@ -1,11 +1,12 @@
-"""The images on this machine: root file systems named by their digest, and the templates that name them.
+"""The images on this machine, and the templates that name them.
 
-    <directory>/rootfs/sha256-<digest>/     a tree, never changed once it is there
+    <directory>/layers/<digest>/            trees of files, shared by the images that are made of them
+    <directory>/images/<digest>.json        what an image is made of, and how programs start in it
     <directory>/templates/<name>.json       what the name means at present
     <directory>/building/                   trees under way; swept at the next build
 
 `python -m skerry.host.images build base` builds a template that ships; a server does the same when it is asked to.
-`… collect`, with all servers stopped, removes images that no template names any more.
+`… collect`, with all servers stopped, removes what no template names any more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,17 +30,19 @@ import anyio
 import anyio.to_thread
 
 from skerry.errors import Error, TemplateBuildFailed, TemplateNotFound
-from skerry.host import debian, definitions, manifest
+from skerry.host import debian, definitions
 from skerry.host.certificates import local_certificates
 from skerry.host.commands import CommandFailed
 from skerry.host.definitions import Definition
-from skerry.models import Template
+from skerry.host.layers import DIGEST, Layers
+from skerry.models import Image, Template
 
 DEFAULT_DIRECTORY = Path("/var/lib/skerry/images")
 """Shared by all servers of a machine."""
+LAYERS_MAX = 48
+"""Of one image: the kernel takes one page for all their names."""
 
-_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
-_IN_MOUNTS = re.compile(r"/rootfs/(sha256-[0-9a-f]{64})")
+_IN_MOUNTS = re.compile(r"/layers/([0-9a-f]{32})")
 _LOG_KEPT = 200  # lines
 
 
@@ -47,10 +50,11 @@ class Images:
     """Images and templates below one directory. Several processes may use it at the same time."""
 
     def __init__(self, directory: Path = DEFAULT_DIRECTORY) -> None:
-        self._rootfs = directory / "rootfs"
+        self.layers = Layers(directory / "layers")
+        self._images = directory / "images"
         self._templates = directory / "templates"
         self._building = directory / "building"
-        for path in (directory, self._rootfs, self._templates, self._building):
+        for path in (directory, self._images, self._templates, self._building):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     # --- what there is ----------------------------------------------------------------------------------------------
@@ -72,21 +76,57 @@ class Images:
             templates=[template.name for template in self.templates()],
         )
 
-    def rootfs(self, digest: str) -> Path:
-        """The tree of an image. Raises TemplateNotFound."""
-        if not _DIGEST.match(digest):
+    def image(self, digest: str) -> Image:
+        """Raises TemplateNotFound: it, or a layer of it, is not here."""
+        if not DIGEST.match(digest):
             raise TemplateNotFound(f"cannot find image {digest!r}: that is no digest")
-        path = self._rootfs / digest.replace(":", "-")
-        if not path.is_dir():
-            raise TemplateNotFound(f"cannot find image {digest}: it is not on this machine")
-        return path
+        try:
+            image = Image.model_validate_json((self._images / f"{digest[7:]}.json").read_text())
+        except (OSError, ValueError):
+            raise TemplateNotFound(f"cannot find image {digest}: it is not on this machine") from None
+        for layer in image.layers:
+            self.layers.path(layer)
+        return image
+
+    def trees(self, digest: str) -> list[Path]:
+        """The layers of an image, the lowest first. Raises TemplateNotFound."""
+        return [self.layers.path(layer) for layer in self.image(digest).layers]
+
+    def add(self, image: Image) -> str:
+        """Keep an image whose layers are here; returns its digest.
+
+        Raises:
+            TemplateBuildFailed: it has more than LAYERS_MAX layers.
+        """
+        if len(image.layers) > LAYERS_MAX:
+            raise TemplateBuildFailed(
+                f"cannot keep an image of {len(image.layers)} layers: {LAYERS_MAX} are possible; join steps that "
+                "belong together", limit=LAYERS_MAX, current=len(image.layers), log=[],
+            )  # fmt: skip
+        content = image.model_dump_json() + "\n"
+        digest = f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
+        _write(self._images / f"{digest[7:]}.json", content)
+        return digest
+
+    def size_mib(self, image: Image) -> float:
+        return round(sum(map(self.layers.size_bytes, image.layers)) / 2**20, 1)
+
+    @asynccontextmanager
+    async def staging(self) -> AsyncIterator[Path]:
+        """A directory for trees that are to become layers; removed on leaving."""
+        path = Path(await anyio.to_thread.run_sync(lambda: tempfile.mkdtemp(prefix="staging-", dir=self._building)))
+        try:
+            yield path
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(lambda: shutil.rmtree(path, ignore_errors=True))
 
     def _stored(self, path: Path) -> tuple[Template, str] | None:
         """A template and the hash of what it was built from; None when its file or its image is gone or broken."""
         try:
             stored = json.loads(path.read_text())
             template = Template.model_validate(stored["template"])
-            self.rootfs(template.image)
+            self.image(template.image)
             return template, str(stored["inputs"])
         except (OSError, ValueError, KeyError, TypeError, TemplateNotFound):
             return None
@@ -114,40 +154,46 @@ class Images:
             raise TemplateBuildFailed(f"cannot build template {name!r}: {error}", log=list(log)) from error
 
     async def _build(self, definition: Definition) -> AsyncGenerator[str, None]:
-        inputs = _inputs(definition)
+        parent = None
+        if definition.based_on is not None:
+            async with aclosing(self._build(definitions.definition(definition.based_on))) as lines:
+                async for line in lines:
+                    yield line
+            parent = self.template(definition.based_on).image
+        inputs = _inputs(definition, parent)
         stored = self._stored(self._templates / f"{definition.name}.json")
         if stored is not None and stored[1] == inputs:
             yield f"template {definition.name} is up to date: {stored[0].image}"
             return
         await anyio.to_thread.run_sync(_sweep, self._building)
+        lower = [] if parent is None else self.trees(parent)
         root = Path(tempfile.mkdtemp(prefix=f"{definition.name}-", dir=self._building)) / "root"
         try:
-            async with aclosing(debian.build(definition, root)) as lines:
+            async with aclosing(debian.build(definition, root, lower)) as lines:
                 async for line in lines:
                     yield line
             yield "computing the digest"
-            template = await anyio.to_thread.run_sync(self._publish, definition, inputs, root)
+            template = await anyio.to_thread.run_sync(self._publish, definition, inputs, root, parent)
             yield f"template {definition.name}: {template.size_mib:.0f} MiB, {template.image}"
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_sweep, self._building)
 
-    def _publish(self, definition: Definition, inputs: str, root: Path) -> Template:
+    def _publish(self, definition: Definition, inputs: str, root: Path, parent: str | None) -> Template:
         """Put a finished tree in its place, then the name that refers to it."""
-        image = manifest.digest(root)
         root.chmod(0o755)
-        place = self._rootfs / image.replace(":", "-")
-        if not place.is_dir():
-            os.sync()
-            root.rename(place)
+        below = [] if parent is None else self.image(parent).layers
+        image = Image(layers=[*below, self.layers.adopt(root)])
         template = Template(
             name=definition.name,
-            image=image,
+            image=self.add(image),
             limits=definition.limits,
             languages=definition.languages,
-            size_mib=round(manifest.size_bytes(place) / 2**20, 1),
+            size_mib=self.size_mib(image),
             built_at=datetime.now(UTC),
             description=definition.description,
+            start_command=definition.start.command if definition.start else None,
+            ready_command=definition.start.ready if definition.start else None,
         )
         _write(
             self._templates / f"{definition.name}.json",
@@ -169,35 +215,28 @@ class Images:
 
     # --- cleaning up ------------------------------------------------------------------------------------------------
 
-    def collect(self, in_use: Collection[str] = ()) -> list[str]:
-        """Remove images that no template names.
+    def collect(self, in_use: Collection[str] = (), images: Collection[str] = ()) -> list[str]:
+        """Remove the images that no template names, and the layers that none of the rest is made of.
 
         Args:
-            in_use: digests that sandboxes still run on; they stay.
+            in_use: names of layers that something is mounted on; they stay.
+            images: digests of images that somebody else names.
 
         Returns:
-            The digests removed.
+            The names of the layers removed.
         """
-        kept = {template.image for template in self.templates()} | set(in_use)
-        removed = []
-        for digest, path in self._images():
-            if digest not in kept:
-                doomed = self._building / f"old-{path.name}"
-                path.rename(doomed)  # at once: a half-removed image must never look whole
-                shutil.rmtree(doomed)
-                removed.append(digest)
-        return removed
-
-    def _images(self) -> Iterator[tuple[str, Path]]:
-        for path in sorted(self._rootfs.iterdir()):
-            digest = path.name.replace("-", ":", 1)
-            if _DIGEST.match(digest):
-                yield digest, path
+        wanted = {template.image for template in self.templates()} | set(images)
+        layers = {layer for digest in wanted for layer in self.image(digest).layers}
+        for path in self._images.glob("*.json"):
+            if f"sha256:{path.stem}" not in wanted:
+                path.unlink()
+        with tempfile.TemporaryDirectory(prefix="old-", dir=self._building) as doomed:
+            return self.layers.collect(layers | {f"sha256:{name:0<64}" for name in in_use}, Path(doomed))
 
 
-def _inputs(definition: Definition) -> str:
+def _inputs(definition: Definition, parent: str | None) -> str:
     """The hash of all that decides what is built, but for what the archives hold at the time."""
-    inputs = [debian.VERSION, definition.model_dump(mode="json"), local_certificates()]
+    inputs = [debian.VERSION, definition.model_dump(mode="json"), local_certificates(), parent]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
@@ -222,17 +261,17 @@ async def _print_build(images: Images, name: str) -> None:
 
 
 def _mounted() -> set[str]:
-    """Digests of images that some mount on this machine refers to."""
+    """Names of layers that some mount on this machine refers to."""
     found: set[str] = set()
     for path in Path("/proc").glob("[0-9]*/mountinfo"):
         with suppress(OSError):
-            found.update(digest.replace("-", ":") for digest in _IN_MOUNTS.findall(path.read_text()))
+            found.update(_IN_MOUNTS.findall(path.read_text()))
     return found
 
 
 def _collect(images: Images) -> None:
     removed = images.collect(_mounted())
-    print("\n".join(f"removed {digest}" for digest in removed) or "nothing to remove")
+    print("\n".join(f"removed layer {name}" for name in removed) or "nothing to remove")
 
 
 def _main(arguments: list[str]) -> int:

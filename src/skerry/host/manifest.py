@@ -45,6 +45,13 @@ def _entries(directory: str) -> list[str]:
     return sorted(found, key=os.fsencode)
 
 
+def _is_opaque(path: str) -> bool:
+    try:
+        return os.getxattr(path, "trusted.overlay.opaque", follow_symlinks=False) == b"y"
+    except OSError:
+        return False
+
+
 def _raise(error: OSError) -> None:
     raise error
 
@@ -58,6 +65,8 @@ def _content(path: str, status: os.stat_result) -> bytes:
         return hashed.hexdigest().encode()
     if stat.S_ISLNK(status.st_mode):
         return os.fsencode(os.readlink(path))
+    if stat.S_ISDIR(status.st_mode):
+        return b"opaque" if _is_opaque(path) else b""
     if stat.S_ISBLK(status.st_mode) or stat.S_ISCHR(status.st_mode):
         return str(status.st_rdev).encode()
     return b""

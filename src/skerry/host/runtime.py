@@ -36,7 +36,9 @@ def agent_binary() -> Path:
 def prepare_runtime(directory: Path) -> Path:
     """The runtime directory below `directory`, made if this content was never there. Raises IsolationUnavailable."""
     files = {"agent": agent_binary()}
-    for source in sorted((_PACKAGE / "interpreter").rglob("*.py")):
+    for source in sorted((_PACKAGE / "interpreter").rglob("*.*")):
+        if source.suffix not in (".py", ".java"):
+            continue
         files[str(Path("interpreter") / source.relative_to(_PACKAGE / "interpreter"))] = source
     digest = hashlib.sha256()
     for name, source in files.items():

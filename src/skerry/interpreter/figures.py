@@ -5,19 +5,16 @@ This module is also the matplotlib backend, `module://skerry_interpreter.figures
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import sys
 from collections.abc import Callable, Mapping
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import Any
 
 from traitlets import Dict, Unicode
 from traitlets.config import SingletonConfigurable
 
 from . import structure
+from .imports import after_import
 
 _MIME = {
     "png": "image/png", "retina": "image/png", "jpeg": "image/jpeg", "jpg": "image/jpeg", "svg": "image/svg+xml",
@@ -34,37 +31,10 @@ class InlineBackend(SingletonConfigurable):
     print_figure_kwargs = Dict({"bbox_inches": "tight"}, help="passed to Figure.savefig").tag(config=True)
 
 
-class _Finder(MetaPathFinder):
-    """Calls back after the first import of matplotlib.pyplot. MPLBACKEND would reach child processes too, which do not
-    have this module."""
-
-    def __init__(self, loaded: Callable[[], None]) -> None:
-        self._loaded = loaded
-        self._looking = False
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if fullname != "matplotlib.pyplot" or self._looking:
-            return None
-        self._looking = True
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            self._looking = False
-        if spec is not None and spec.loader is not None:
-            run = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                run(module)
-                sys.meta_path.remove(self)
-                self._loaded()
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-
 def adopt(shell: Any, show: Callable[[Mapping[str, Any], bool], None]) -> None:
-    """Become matplotlib's backend as soon as somebody imports it; it may be installed later."""
-    sys.meta_path.insert(0, _Finder(lambda: _use(shell, show)))
+    """Become matplotlib's backend as soon as somebody imports it. MPLBACKEND would reach child processes too, which do
+    not have this module."""
+    after_import("matplotlib.pyplot", lambda: _use(shell, show))
 
 
 def _use(shell: Any, show: Callable[[Mapping[str, Any], bool], None]) -> None:

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from . import figures, structure, warm
+from . import figures, pictures, structure, warm
 from .bundles import portable
 from .capture import Capture
 from .channel import Channel, private_descriptor
@@ -62,6 +62,7 @@ class Interpreter:
         interrupts.install()
         self._shell = make_shell(self._show, self._report)
         figures.adopt(self._shell, self._show)
+        pictures.adopt()
 
     def prepare(self, *, warm_up: bool) -> None:
         """Run some cells and forget them."""

@@ -1,4 +1,4 @@
-"""Entry: `python3 -u /opt/skerry/interpreter/main.py [--warm]`.
+"""Entry: `python3 -u /opt/skerry/interpreter/main.py [--warm | --kernel LANGUAGE]`.
 
 The files beside this one become the package `skerry_interpreter`, so that none of their names can be imported, or
 hidden, by the code that runs here.
@@ -45,8 +45,10 @@ def _open_user_site() -> None:
 
 if __name__ == "__main__":
     sys.path[0] = ""  # as in an interactive Python: imports look in the working directory
-    warm = "--warm" in sys.argv
-    sys.argv = [""]
+    arguments, sys.argv = sys.argv[1:], [""]
     _open_user_site()
     _load()
-    importlib.import_module(f"{_PACKAGE}.loop").main(warm_up=warm)
+    if arguments[:1] == ["--kernel"]:
+        importlib.import_module(f"{_PACKAGE}.kernels").main(arguments[1])
+    else:
+        importlib.import_module(f"{_PACKAGE}.loop").main(warm_up="--warm" in arguments)

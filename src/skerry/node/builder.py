@@ -127,7 +127,7 @@ class Builder:
         async def disk() -> None:
             unit.rootfs = await host.disks.create(
                 unit.name,
-                lower=host.images.rootfs(order.template.image),
+                layers=host.images.trees(order.template.image),
                 size_mib=order.limits.disk_mib,
                 source=order.warm.disk if order.warm else None,
             )

@@ -9,7 +9,7 @@ from typing import Any
 
 from skerry.errors import SandboxStartFailed
 from skerry.models import Exit, Output, Started
-from skerry.ports import INTERPRETERS, Agent
+from skerry.ports import WARM_LANGUAGES, Agent, interpreter_command
 
 FIRST_CELLS = ("1+1", "print('warm')", "1/0", "%time None", "display({'warm': 1})")
 """A value, output, an error, a magic, a display: what a first run would load and compile is then in memory."""
@@ -29,7 +29,7 @@ async def start(agent: Agent, language: str) -> int:
     Raises:
         SandboxStartFailed: it ended or said something that is not its protocol.
     """
-    async with agent.run((*INTERPRETERS[language], "--warm"), stdin=True, user="user") as events:
+    async with agent.run((*interpreter_command(language), "--warm"), stdin=True, user="user") as events:
         conversation = _Conversation(language, events)
         await conversation.expect("ready")
         await conversation.run(agent, FIRST_CELLS)
@@ -37,8 +37,8 @@ async def start(agent: Agent, language: str) -> int:
 
 
 async def start_all(agent: Agent, languages: Sequence[str]) -> dict[str, int]:
-    """Start the interpreter of each language that has one; returns language → pid. Raises as `start` does."""
-    return {language: await start(agent, language) for language in languages if language in INTERPRETERS}
+    """Start the interpreters of the languages that are kept warm; returns language → pid. Raises as `start` does."""
+    return {language: await start(agent, language) for language in languages if language in WARM_LANGUAGES}
 
 
 async def rehearse(agent: Agent, running: Mapping[str, int]) -> None:

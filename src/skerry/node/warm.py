@@ -25,7 +25,7 @@ from skerry.models import Isolation, Template
 from skerry.node import interpreters
 from skerry.node.builder import Builder, Host, Order, WarmImage
 from skerry.node.unit import Unit
-from skerry.ports import INTERPRETERS
+from skerry.ports import WARM_LANGUAGES, interpreter_command
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class WarmImages:
             self._runtime_digest = await anyio.to_thread.run_sync(tree_digest, self._host.runtime_directory)
         driver = self._host.driver(isolation)
         parts = [
-            _FORMAT, isolation, await driver.version(), driver.traits(), dict(INTERPRETERS),
+            _FORMAT, isolation, await driver.version(), driver.traits(), list(map(interpreter_command, WARM_LANGUAGES)),
             self._runtime_digest, template.image, template.limits.model_dump(),
             sorted(template.languages), interpreters.FIRST_CELLS, self._host.network.resolv_conf,
         ]  # fmt: skip

@@ -43,7 +43,12 @@ def _failure(error: Error) -> bytes | None:
 
 
 _FRAMING = Framing(
-    "application/x-ndjson", _line, _line({"type": "keepalive"}), _failure, _line({"type": "end_of_execution"})
+    "application/x-ndjson",
+    _line,
+    _line({"type": "keepalive"}),
+    _failure,
+    _line({"type": "end_of_execution"}),
+    head_at_once=True,
 )
 
 

@@ -13,7 +13,7 @@ from skerry.facades.e2b.connect import Call
 from skerry.facades.e2b.errors import ConnectError
 from skerry.facades.e2b.read import Content, integer, mapping, optional_text, text, texts
 from skerry.models import Exit, ExitReason, Output, Process, ProcessSpec, Signal, Started, TerminalSize
-from skerry.ports import INTERPRETERS
+from skerry.ports import is_interpreter
 
 _SIGNALS = {"SIGNAL_SIGTERM": signal.SIGTERM, "SIGNAL_SIGKILL": signal.SIGKILL, 15: signal.SIGTERM, 9: signal.SIGKILL}
 
@@ -21,12 +21,8 @@ _SIGNALS = {"SIGNAL_SIGTERM": signal.SIGTERM, "SIGNAL_SIGKILL": signal.SIGKILL, 
 async def list_processes(call: Call, _: Content) -> Content:
     """`List`: those that run, but for interpreters."""
     known = await call.sandbox.core.processes.list(*call.sandbox.where)
-    running = [process for process in known if not process.exit and not _is_interpreter(process)]
+    running = [process for process in known if not process.exit and not is_interpreter(process.command)]
     return {"processes": [_process_info(process) for process in running]}
-
-
-def _is_interpreter(process: Process) -> bool:
-    return any(tuple(process.command[: len(command)]) == command for command in INTERPRETERS.values())
 
 
 def _process_info(process: Process) -> Content:

@@ -1,0 +1,79 @@
+"""Layers of images on this machine: trees named by the digest of what is in them, shared and never changed.
+
+<directory>/<32 hex of the digest>/     in the form that overlayfs mounts
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from skerry.errors import TemplateNotFound
+from skerry.host import manifest
+
+DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+_NAME = re.compile(r"^[0-9a-f]{32}$")
+
+
+class Layers:
+    """The layers below one directory. Several processes may use it at the same time."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """The tree of a layer. Raises TemplateNotFound."""
+        place = self._place(digest)
+        if not place.is_dir():
+            raise TemplateNotFound(f"cannot find layer {digest}: it is not on this machine")
+        return place
+
+    def has(self, digest: str) -> bool:
+        return self._place(digest).is_dir()
+
+    def adopt(self, tree: Path, digest: str | None = None) -> str:
+        """Take a finished tree on the same file system, unless there is one of that digest; returns the digest.
+
+        Args:
+            digest: what it is named by; None: the digest of its content.
+        """
+        digest = digest or manifest.digest(tree)
+        place = self._place(digest)
+        if not place.is_dir():
+            _write_out(tree)
+            tree.rename(place)
+        return digest
+
+    def collect(self, kept: Collection[str], doomed: Path) -> list[str]:
+        """Move all layers but `kept` below the directory `doomed`; returns their names."""
+        names = {self._place(digest).name for digest in kept}
+        moved = []
+        for path in self._all():
+            if path.name not in names:
+                path.rename(doomed / path.name)  # at once: a half-removed layer must never look whole
+                moved.append(path.name)
+        return moved
+
+    def size_bytes(self, digest: str) -> int:
+        return manifest.size_bytes(self.path(digest))
+
+    def _all(self) -> Iterator[Path]:
+        return (path for path in sorted(self._directory.iterdir()) if _NAME.match(path.name))
+
+    def _place(self, digest: str) -> Path:
+        if not DIGEST.match(digest):
+            raise TemplateNotFound(f"cannot find layer {digest!r}: that is no digest")
+        # Half of it: the kernel takes one page for all the names of a mount's layers.
+        return self._directory / digest[7:39]
+
+
+def _write_out(tree: Path) -> None:
+    descriptor = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+        os.sync()
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,37 @@
+"""Copies files by their written blocks and leaves their holes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy a file to a new one. Raises FileExistsError, OSError."""
+    with source.open("rb") as read, target.open("xb") as write:
+        copy_blocks(read.fileno(), write.fileno())
+
+
+def copy_blocks(read: int, write: int) -> None:
+    """Copy all of one open file to another that is empty. Raises OSError."""
+    size = os.fstat(read).st_size
+    os.truncate(write, size)
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(read, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                break  # only a hole is left
+            raise
+        position = os.lseek(read, start, os.SEEK_HOLE)
+        _copy_range(read, write, start, position - start)
+
+
+def _copy_range(read: int, write: int, offset: int, count: int) -> None:
+    while count:
+        copied = os.copy_file_range(read, write, count, offset, offset)
+        if copied == 0:
+            raise OSError(errno.EIO, "cannot copy a file: it became shorter meanwhile")
+        offset, count = offset + copied, count - copied
