@@ -8,7 +8,7 @@ AGENT := src/skerry/_bin/agent
 AGENT_SOURCES := $(shell find agent -name '*.go' ! -name '*_test.go') agent/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run clients test test-python test-agent test-slow bench check format agent agent-all wheel template image doctor clean
+.PHONY: help setup run templates clients test test-python test-agent test-slow bench check format agent agent-all wheel template image doctor clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z -]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +19,11 @@ setup:  ## install what is missing: system packages, .venv, the agent, the base 
 run: setup  ## set up, then run an example in a sandbox
 	@bash tools/run-example.sh
 
-test: setup clients test-agent check test-python  ## set up, then the whole suite
+test: setup templates clients test-agent check test-python  ## set up, then the whole suite
+
+templates:  ## the templates that the tests need beyond base
+	@mkdir -p build
+	@$(ROOT) $(PYTHON) -m skerry.host.images build code-interpreter-v1 > build/templates.log 2>&1 || { tail -30 build/templates.log; exit 1; }
 
 clients:  ## the third-party clients that the tests run
 	@bash tools/clients.sh

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 	"runtime/debug"
+	"syscall"
 )
 
 // answer decodes a request, carries it out and answers it.
@@ -76,6 +77,8 @@ func (a *agent) carryOut(ch *channel, text []byte) (any, error) {
 		return streaming(ch, text, a.read)
 	case "write":
 		return streaming(ch, text, a.write)
+	case "unpack":
+		return streaming(ch, text, a.unpack)
 	case "stat":
 		return with(text, a.stat)
 	case "listdir":
@@ -100,6 +103,7 @@ func (a *agent) carryOut(ch *channel, text []byte) (any, error) {
 		return empty{}, nil
 	case "quiesce":
 		debug.FreeOSMemory() // less to save
+		syscall.Sync()       // the host may take the disk alone
 		return quiet{}, nil
 	case "reseed":
 		return with(text, a.machine.reseed)

@@ -203,7 +203,13 @@ func (s *server) write(path string, data []byte, f fields) reply {
 	for name, value := range f {
 		request[name] = value
 	}
-	channel := s.open("write", request)
+	return s.upload("write", request, data)
+}
+
+// upload makes a request that data follows.
+func (s *server) upload(op string, request fields, data []byte) reply {
+	s.t.Helper()
+	channel := s.open(op, request)
 	s.give(channel, data)
 	return s.finish(channel)
 }

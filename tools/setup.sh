@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 RUNSC_OLDEST=20240729
-PACKAGES=(ca-certificates nftables mmdebstrap e2fsprogs iproute2 procps util-linux kmod make)
+PACKAGES=(ca-certificates nftables mmdebstrap skopeo e2fsprogs iproute2 procps util-linux kmod make)
 PYTHON_OLDEST="3, 11"
 
 started=$SECONDS
@@ -102,7 +102,7 @@ system() {
         *) say "this is $id $codename, not Debian 12 or 13: not installing system packages" ;;
     esac
     runsc_is_new_enough || die "runsc $RUNSC_OLDEST or newer is needed (found: $(runsc_date || true)); see docs/how-to/install.md"
-    for command in mmdebstrap nft mkfs.ext4 ip unshare; do
+    for command in mmdebstrap skopeo nft mkfs.ext4 ip unshare; do
         PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || die "$command is needed; see docs/how-to/install.md"
     done
 }

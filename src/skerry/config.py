@@ -46,6 +46,17 @@ class Settings(BaseSettings):
     """Sandboxes of a template that are kept ready however busy it is."""
     pool_template: str = "base"
     """Template whose pool is filled at the start; others follow with their first use."""
+    image_aliases: dict[str, str] = {
+        "e2bdev/base": "template:base",
+        "e2bdev/code-interpreter": "template:code-interpreter-v1",
+    }
+    """Image names in recipes and what is taken instead: another image, `template:NAME`, or, for a first part such as a
+    registry's name, another first part. JSON."""
+    image_stand_ins: dict[str, str] = {"ubuntu": "base", "debian": "base", "python": "base", "node": "base"}
+    """Image names whose registry cannot be reached, and the template that stands in for them; the build's log says so.
+    JSON; `{}` to have none."""
+    insecure_registries: list[str] = []
+    """Registries (`host:port`) that are asked without TLS. JSON."""
     warm_restore: bool = True
     """Start sandboxes from a memory snapshot of the template's first start, with its interpreter warm."""
     body_limit_mib: int = Field(default=16, ge=1, le=1024)

@@ -3,7 +3,7 @@
     Error
     ├── InvalidRequest, RequestTooLarge, Unauthenticated, NotFound, Conflict     the caller's mistake
     ├── LimitExceeded, HostFull, DeadlineExceeded, ServerStopping, ServerUnreachable   try later, or ask for less
-    ├── TemplateNotFound, IsolationUnavailable
+    ├── TemplateNotFound, TemplateBuildFailed, ImageUnreachable, IsolationUnavailable
     ├── SandboxNotFound, SandboxNotRunning, SandboxLost                          the sandbox failed, not its program
     ├── ProcessNotFound, CannotStartProcess, ContextNotFound, ContextBusy, PortNotOpen
     ├── FileError and its children                                             one per thing that goes wrong with a path
@@ -132,6 +132,10 @@ class TemplateNotFound(Error, code="template.not_found", status=404):
 
 class TemplateBuildFailed(Error, code="template.build_failed", status=422):
     """A template could not be built; details hold the end of the log."""
+
+
+class ImageUnreachable(Error, code="image.unreachable", status=422):
+    """An image cannot be pulled: its registry cannot be reached, does not have it, or does not give it to us."""
 
 
 class IsolationUnavailable(Error, code="isolation.unavailable", status=422):

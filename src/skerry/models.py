@@ -222,10 +222,106 @@ class Template(Reply):
     """Who programs run as unless the call says otherwise."""
     workdir: str | None = None
     """Where they start; None: their user's home directory."""
+    build_id: str | None = None
+    """Of the build that made it; None: it ships."""
     start_command: str | None = None
     """A shell command that runs in every sandbox, started before anybody gets it."""
     ready_command: str | None = None
     """A shell command that succeeds when what `start_command` started is ready."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other template on this machine."""
+        return self.build_id or self.name
+
+
+# --- builds ---------------------------------------------------------------------------------------------------------
+
+
+class StepKind(StrEnum):
+    """What one step of a recipe does, as the instruction of a Dockerfile with that name."""
+
+    RUN = "run"
+    COPY = "copy"
+    ENV = "env"
+    WORKDIR = "workdir"
+    USER = "user"
+
+
+class Step(Request):
+    """One step of a recipe."""
+
+    kind: StepKind
+    args: Annotated[list[Text], Field(min_length=1, max_length=1000)]
+    """run: command, user or ""; copy: source, target, owner or "", octal mode or ""; env: name, value, name, value …;
+    workdir: path; user: name."""
+    files: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """copy: the hash under which its files were uploaded."""
+    force: bool = False
+    """Carry it out, and what follows, although a result is known."""
+
+
+class Registry(Request):
+    """Credentials for a private registry."""
+
+    username: str
+    password: str
+
+
+class Recipe(Request):
+    """What a template is built from."""
+
+    from_image: str | None = None
+    """Of an OCI registry, for example `ubuntu:22.04`."""
+    from_template: str | None = None
+    registry: Registry | None = None
+    steps: Annotated[list[Step], Field(max_length=1000)] = []
+    start_command: Text | None = None
+    ready_command: Text | None = None
+    force: bool = False
+    """Carry out every step although results are known."""
+
+
+class BuildState(StrEnum):
+    WAITING = "waiting"
+    BUILDING = "building"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class BuildLine(Reply):
+    """A line of a build's log."""
+
+    at: datetime
+    level: str
+    text: str
+    step: str
+
+
+class Tag(Reply):
+    """A name for one build of a template."""
+
+    tag: str
+    build_id: str
+    created_at: datetime
+
+
+class Build(Reply):
+    """One build of a template."""
+
+    id: str
+    template_id: str
+    name: str
+    limits: Limits
+    created_at: datetime
+    state: BuildState = BuildState.WAITING
+    message: str | None = None
+    """Why it failed."""
+    step: str | None = None
+    """Where: `base`, the number of the step, or `finalize`."""
+    template: Template | None = None
+    """What it made."""
+    log: list[BuildLine] = []
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
@@ -244,8 +340,9 @@ class ProcessSpec(Request):
     env: Environment = {}
     """Added to the sandbox's environment."""
     cwd: Text | None = None
-    """Working directory; default: the user's home directory."""
-    user: Text = "user"
+    """Working directory; default: the template's, else the user's home directory."""
+    user: Text | None = None
+    """Default: the template's, mostly `user`."""
     timeout_s: Seconds | None = None
     """Seconds after which the whole process group is killed; null: none."""
     stdin: bool = False

@@ -11,7 +11,7 @@ No I/O; imports only the vocabulary. Who implements what:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,19 +19,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from skerry.models import (
+    Build,
     End,
     Event,
     Exit,
     FileInfo,
+    Image,
     Isolation,
     Key,
     Limits,
     Output,
     Process,
+    Registry,
     Sandbox,
     SandboxState,
     SandboxStats,
     Started,
+    Tag,
     Template,
     TerminalSize,
     WatchEvent,
@@ -144,6 +148,30 @@ class Agent(Protocol):
         new file, kept for an old one. `parents`: make missing directories."""
         ...  # fmt: skip
 
+    async def unpack(
+        self,
+        path: str,
+        chunks: AsyncIterable[bytes] | bytes,
+        *,
+        source: str = ".",
+        owner: str | None = None,
+        mode: int | None = None,
+        user: str = "user",
+    ) -> int:
+        """Unpack a tar (also one compressed by gzip) as COPY of a Dockerfile puts files.
+
+        Args:
+            path: where to; it is a directory when it ends with a slash, is one already, or `source` is a pattern.
+            source: which of the archive's paths, with `*`, `?` and `[…]` within a component; of directories, the
+                content.
+            owner: `user` or `user:group` of all that is made; default: `user`.
+            mode: of all files; default: as in the archive.
+
+        Returns:
+            How many entries there were. Raises the file errors, and InvalidRequest for what is no such archive.
+        """
+        ...  # fmt: skip
+
     async def stat(self, path: str, *, user: str = "user") -> FileInfo: ...
     async def list_files(
         self, path: str, *, user: str = "user", depth: int = 1, limit: int = 100_000
@@ -216,6 +244,16 @@ class Death:
     end: End
 
 
+class Workbench(Protocol):
+    """A sandbox that a step of a build runs in."""
+
+    @property
+    def agent(self) -> Agent: ...
+    async def commit(self) -> str:
+        """End it and keep what it has changed as a layer; returns its digest. Raises TemplateBuildFailed."""
+        ...
+
+
 class Engine(Protocol):
     """Provides sandboxes. `node.Node` on this machine."""
 
@@ -243,6 +281,14 @@ class Engine(Protocol):
         """End it now and remove everything it had; no-op when it is gone."""
         ...
 
+    def workbench(self, image: str, limits: Limits) -> AbstractAsyncContextManager[Workbench]:
+        """A sandbox for a step of a build, on an image; removed on leaving. Raises as `provide` does."""
+        ...
+
+    async def prepare(self, template: Template) -> None:
+        """Make what its sandboxes are started from, with its start command running. Raises SandboxStartFailed."""
+        ...
+
     def deaths(self) -> AsyncIterator[Death]:
         """Sandboxes that died without being asked to. One consumer."""
         ...
@@ -262,6 +308,67 @@ class Templates(Protocol):
         Raises:
             TemplateNotFound: no such definition. TemplateBuildFailed: details hold the end of the log.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateRecord:
+    """A template that a user builds."""
+
+    id: str
+    name: str
+
+
+class BuildStore(Protocol):
+    """Templates that users build, their builds and tags. `store.builds.SqlBuilds`."""
+
+    async def template(self, tenant_id: str, reference: str, *, make: str | None = None) -> TemplateRecord | None:
+        """The tenant's template of that name or id; made, with the id `make` and that name, when there is none."""
+        ...
+
+    async def templates(self, tenant_id: str) -> list[TemplateRecord]: ...
+    async def remove(self, template_id: str) -> None:
+        """With its builds and tags."""
+        ...
+
+    async def save(self, build: Build) -> None: ...
+    async def build(self, build_id: str) -> Build | None: ...
+    async def unfinished(self) -> list[Build]:
+        """Of all tenants: those that an earlier server did not finish."""
+        ...
+
+    async def tag(self, template_id: str, tag: str, build_id: str) -> None:
+        """Let a tag mean this build from now on."""
+        ...
+
+    async def untag(self, template_id: str, tag: str) -> bool: ...
+    async def tags(self, template_id: str) -> list[Tag]: ...
+
+
+class Images(Protocol):
+    """The images on this machine, as builds need them. `host.images.Images`."""
+
+    def image(self, digest: str) -> Image:
+        """Raises TemplateNotFound."""
+        ...
+
+    def add(self, image: Image) -> str:
+        """Keep an image whose layers are here; returns its digest. Raises TemplateBuildFailed."""
+        ...
+
+    def size_mib(self, image: Image) -> float: ...
+    def known_layer(self, key: str) -> str | None:
+        """The layer that a step of that key made before."""
+        ...
+
+    def remember_layer(self, key: str, layer: str) -> None: ...
+
+
+class Puller(Protocol):
+    """Pulls images from registries. `host.registry.Puller`."""
+
+    async def pull(self, reference: str, credentials: Registry | None, log: Callable[[str], None]) -> Image:
+        """Raises ImageUnreachable, TemplateBuildFailed, InvalidRequest."""
         ...
 
 

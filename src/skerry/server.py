@@ -31,7 +31,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from skerry.agentlink import Listener
 from skerry.config import Settings
 from skerry.core import Core
+from skerry.core.builds import Builds
 from skerry.core.core import DEFAULT_TENANT
+from skerry.core.templates import Templates
 from skerry.core.tokens import Tokens
 from skerry.drivers.gvisor import Gvisor
 from skerry.errors import Conflict, Error, InvalidRequest
@@ -44,12 +46,14 @@ from skerry.host.cgroups import ControlGroups
 from skerry.host.disks import Disks
 from skerry.host.images import Images
 from skerry.host.network import Network, enable_forwarding
+from skerry.host.registry import Puller
 from skerry.host.runtime import prepare_runtime
 from skerry.host.tls import Tls, private_tls, write_private
 from skerry.models import Isolation, KeySpec
 from skerry.node import Node, PoolSettings
 from skerry.node.builder import Host
 from skerry.node.records import Records
+from skerry.store.builds import SqlBuilds
 from skerry.store.sql import SqlStore
 
 logger = logging.getLogger(__name__)
@@ -148,7 +152,7 @@ async def running(settings: Settings, *, keep: bool = False) -> AsyncIterator[tu
     cgroups = ControlGroups(f"skerry/{settings.instance}")
     cgroups.protect_server()
     node = _node(settings, images, cgroups)
-    core = Core(node, store, images)
+    core = _core(settings, node, store, images)
     try:
         await node.check()
         async with node, anyio.create_task_group() as group:
@@ -170,6 +174,16 @@ async def running(settings: Settings, *, keep: bool = False) -> AsyncIterator[tu
             cgroups.remove_root()
             shutil.rmtree(settings.run_dir / settings.instance, ignore_errors=True)
             shutil.rmtree(settings.data_dir / "mounts", ignore_errors=True)
+
+
+def _core(settings: Settings, node: Node, store: SqlStore, images: Images) -> Core:
+    build_store = SqlBuilds(store)
+    templates = Templates(images, build_store)
+    builds = Builds(
+        node, build_store, templates, images, Puller(images, frozenset(settings.insecure_registries)),
+        files=settings.data_dir / "build-files", aliases=settings.image_aliases, stand_ins=settings.image_stand_ins,
+    )  # fmt: skip
+    return Core(node, store, templates, builds)
 
 
 def _node(settings: Settings, images: Images, cgroups: ControlGroups) -> Node:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +13,23 @@ import anyio
 import pytest
 
 from skerry.core import Core
-from skerry.errors import HostFull, SandboxNotFound, SandboxNotRunning, TemplateNotFound, Unauthenticated
+from skerry.core.builds import Builds
+from skerry.core.templates import Templates
+from skerry.errors import (
+    HostFull,
+    ImageUnreachable,
+    SandboxNotFound,
+    SandboxNotRunning,
+    TemplateNotFound,
+    Unauthenticated,
+)
 from skerry.models import (
     End,
     EndCode,
+    Image,
     KeySpec,
     Limits,
+    Registry,
     SandboxSpec,
     SandboxState,
     SandboxStats,
@@ -25,6 +37,7 @@ from skerry.models import (
     Template,
 )
 from skerry.ports import Death, Placement, Provided
+from skerry.store.builds import SqlBuilds
 from skerry.store.sql import SqlStore
 
 pytestmark = pytest.mark.anyio
@@ -39,6 +52,8 @@ class Engine:
         self.fails: Exception | None = None
         self.delay_s = 0.0
         self.survivors: list[str] = []
+        self.prepared: list[Template] = []
+        self.benches: Callable[[str, Limits], Any] = lambda image, limits: None
         self._send, self._receive = anyio.create_memory_object_stream[Death](100)
 
     async def provide(self, placement: Placement) -> Provided:
@@ -62,6 +77,14 @@ class Engine:
     async def stats(self, sandbox_id: str) -> SandboxStats:
         return SandboxStats(cpu_used_s=0, memory_used_mib=0, disk_used_mib=0, pids=0, oom_kills=0)
 
+    @asynccontextmanager
+    async def workbench(self, image: str, limits: Limits) -> AsyncIterator[Any]:
+        bench = self.benches(image, limits)
+        yield bench
+
+    async def prepare(self, template: Template) -> None:
+        self.prepared.append(template)
+
     async def destroy(self, sandbox_id: str) -> None:
         self.running.pop(sandbox_id, None)
 
@@ -77,7 +100,9 @@ class Engine:
         self._receive.close()
 
 
-class Templates:
+class Shipped:
+    """`ports.Templates`: one template."""
+
     def templates(self) -> list[Template]:
         return [self.template("base")]
 
@@ -93,10 +118,51 @@ class Templates:
         yield "built"
 
 
+class BuildImages:
+    """`ports.Images` in memory."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Image] = {"sha256:x": Image(layers=["base layer"])}
+        self.steps: dict[str, str] = {}
+
+    def image(self, digest: str) -> Image:
+        return self.known[digest]
+
+    def add(self, image: Image) -> str:
+        digest = f"sha256:{hashlib.sha256(image.model_dump_json().encode()).hexdigest()}"
+        self.known[digest] = image
+        return digest
+
+    def size_mib(self, image: Image) -> float:
+        return float(len(image.layers))
+
+    def known_layer(self, key: str) -> str | None:
+        return self.steps.get(key)
+
+    def remember_layer(self, key: str, layer: str) -> None:
+        self.steps[key] = layer
+
+
+class NoRegistry:
+    """`ports.Puller` of a machine without a way out."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def pull(self, reference: str, credentials: Registry | None, log: Callable[[str], None]) -> Image:
+        raise ImageUnreachable(f"cannot pull {reference}: no way out")
+
+
 @asynccontextmanager
 async def core_on(path: Path, engine: Engine) -> AsyncIterator[Core]:
     store = SqlStore(path / "db")
-    core = Core(engine, store, Templates())
+    build_store = SqlBuilds(store)
+    templates = Templates(Shipped(), build_store)
+    builds = Builds(
+        engine, build_store, templates, BuildImages(), NoRegistry(), files=path / "files",
+        aliases={"e2bdev/base": "template:base", "far.example": "near.example:5000"}, stand_ins={"ubuntu": "base"},
+    )  # fmt: skip
+    core = Core(engine, store, templates, builds)
     async with anyio.create_task_group() as group:
         await core.start(group)
         yield core

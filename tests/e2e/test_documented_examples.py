@@ -13,7 +13,7 @@ from tests.e2e.conftest import Server
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 _BLOCK = re.compile(r"^```(python|output)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FOREIGN = {"e2b"}
+FOREIGN = {"e2b", "build-templates"}
 """Examples for other clients; tests/e2e/test_e2b.py runs them."""
 PAGES = [
     page

@@ -51,15 +51,16 @@ def test_every_scenario_in_javascript(server: Server, client: str) -> None:
     run(CLIENTS / "node" / "bin" / "node", "--test", scenarios="e2b-js", env=env)
 
 
-def test_the_documented_example(server: Server, tmp_path: Path) -> None:
-    [(code, _)] = examples(ROOT / "docs" / "how-to" / "e2b.md")
+@pytest.mark.parametrize(("page", "words"), [("e2b", ["13", "Linux"]), ("build-templates", ["<h1>hello</h1>"])])
+def test_the_documented_examples(server: Server, tmp_path: Path, page: str, words: list[str]) -> None:
+    [(code, _)] = examples(ROOT / "docs" / "how-to" / f"{page}.md")
     example = tmp_path / "example.py"
     example.write_text(code)
     done = subprocess.run(
         [CLIENTS / "e2b-2.63" / "bin" / "python", example], env=environment(server), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
-    assert done.stdout.split()[:2] == ["13", "Linux"], done
+    assert done.stdout.split()[: len(words)] == words, done
 
 
 @pytest.fixture(scope="module")

@@ -212,6 +212,19 @@ class Link:
             await _send_all(channel, chunks)
             return decode.file_info((await channel.answer()).get("info"))
 
+    async def unpack(
+        self, path: str, chunks: AsyncIterable[bytes] | bytes, *, source: str = ".", owner: str | None = None,
+        mode: int | None = None, user: str = "user",
+    ) -> int:  # fmt: skip
+        """See `ports.Agent.unpack`."""
+        fields = {"path": path, "source": source, "owner": owner, "mode": mode, "user": user}
+        async with self._request("unpack", **fields) as channel:
+            await _send_all(channel, chunks)
+            entries = (await channel.answer()).get("entries")
+        if type(entries) is not int:
+            raise AgentViolation("the agent did not say how much it has unpacked")
+        return entries
+
     async def stat(self, path: str, *, user: str = "user") -> FileInfo:
         """See `ports.Agent.stat`."""
         return await self._file_call("stat", path=path, user=user)

@@ -8,13 +8,15 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.abc
 
+from skerry.core.builds import Builds
 from skerry.core.contexts import Contexts
 from skerry.core.events import Events
 from skerry.core.files import Files
 from skerry.core.keys import Keys
 from skerry.core.processes import Processes
 from skerry.core.sandboxes import Sandboxes
-from skerry.ports import ByteStream, Engine, Store, Templates
+from skerry.core.templates import Templates
+from skerry.ports import ByteStream, Engine, Store
 
 DEFAULT_TENANT = "default"
 """Whose everything is while there is one tenant."""
@@ -27,10 +29,11 @@ class Core:
         engine: provides sandboxes.
         store: keeps what must survive.
         templates: recipes on this machine.
+        builds: makes more of them.
     """
 
-    def __init__(self, engine: Engine, store: Store, templates: Templates) -> None:
-        self.templates = templates
+    def __init__(self, engine: Engine, store: Store, templates: Templates, builds: Builds) -> None:
+        self.templates, self.builds = templates, builds
         self.events = Events(store)
         self.keys = Keys(store)
         self.sandboxes = Sandboxes(engine, store, templates, self.events)
@@ -41,6 +44,7 @@ class Core:
     async def start(self, group: anyio.abc.TaskGroup) -> None:
         """Take over what an earlier server left, and begin to watch; background work runs in `group`."""
         self.contexts.start(group)
+        await self.builds.start(group)
         await self.sandboxes.start(group)
 
     async def stop(self, *, keep: bool = False) -> None:

@@ -33,7 +33,7 @@ class Processes:
         Raises:
             SandboxNotFound, SandboxNotRunning, CannotStartProcess
         """
-        async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent), _start(agent, spec) as events:
+        async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent), _start(live, agent, spec) as events:
             yield self._explained(live, events)
 
     async def start(self, tenant_id: str, sandbox_id: str, spec: ProcessSpec) -> Process:
@@ -45,7 +45,7 @@ class Processes:
 
     async def gather(self, tenant_id: str, sandbox_id: str, spec: ProcessSpec) -> ProcessResult:
         """Run a process to its end. It is killed when the caller is cancelled. Raises as `run`."""
-        async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent), _start(agent, spec) as events:
+        async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent), _start(live, agent, spec) as events:
             gathering = _Gathering()
             try:
                 async for event in self._explained(live, events):
@@ -102,11 +102,11 @@ class Processes:
                 yield event
 
 
-def _start(agent: Agent, spec: ProcessSpec) -> AbstractAsyncContextManager[AsyncIterator[ProcessEvent]]:
+def _start(live: Live, agent: Agent, spec: ProcessSpec) -> AbstractAsyncContextManager[AsyncIterator[ProcessEvent]]:
     command = ["/bin/bash", "-l", "-c", spec.command] if isinstance(spec.command, str) else spec.command
     return agent.run(
-        command, env=spec.env, cwd=spec.cwd, user=spec.user, timeout_s=spec.timeout_s, stdin=spec.stdin,
-        terminal=spec.terminal, tag=spec.tag,
+        command, env=spec.env, cwd=spec.cwd or live.workdir, user=spec.user or live.user, timeout_s=spec.timeout_s,
+        stdin=spec.stdin, terminal=spec.terminal, tag=spec.tag,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import anyio.abc
 from skerry.core import states
 from skerry.core.alarms import Alarms
 from skerry.core.events import Events
+from skerry.core.templates import Templates
 from skerry.errors import Error, InternalError, SandboxLost, SandboxNotFound, SandboxNotRunning
 from skerry.models import (
     EndCode,
@@ -29,7 +30,7 @@ from skerry.models import (
     SandboxUpdate,
     Template,
 )
-from skerry.ports import Agent, Death, Engine, Placement, SandboxRecord, Store, Templates
+from skerry.ports import Agent, Death, Engine, Placement, SandboxRecord, Store
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,16 @@ class Live:
     @property
     def sandbox(self) -> Sandbox:
         return self.record.sandbox
+
+    @property
+    def user(self) -> str:
+        """Who its programs run as unless the call says otherwise."""
+        return str(self.record.internal.get("user", "user"))
+
+    @property
+    def workdir(self) -> str | None:
+        """Where they start; None: their user's home directory."""
+        return self.record.internal.get("workdir")
 
     @property
     def languages(self) -> list[str]:
@@ -98,8 +109,10 @@ class Sandboxes:
         Raises:
             TemplateNotFound, IsolationUnavailable, HostFull, SandboxStartFailed, Conflict
         """
-        template = self._templates.template(spec.template)
-        known = {**(internal or {}), "languages": template.languages}
+        template = await self._templates.get(tenant_id, spec.template)
+        known = {
+            **(internal or {}), "languages": template.languages, "user": template.user, "workdir": template.workdir,
+        }  # fmt: skip
         record = replace(_new_record(tenant_id, spec, template), internal=known)
         idempotency = None
         if idempotency_key is not None:
@@ -385,7 +398,7 @@ def _new_record(tenant_id: str, spec: SandboxSpec, template: Template) -> Sandbo
         expires_at=_expiry(spec.timeout_s),
         idle_timeout_s=spec.idle_timeout_s,
     )
-    return SandboxRecord(sandbox, tenant_id, dict(spec.env))
+    return SandboxRecord(sandbox, tenant_id, {**template.env, **spec.env})
 
 
 def _expiry(timeout_s: float | None) -> datetime | None:

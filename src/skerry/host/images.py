@@ -2,6 +2,7 @@
 
     <directory>/layers/<digest>/            trees of files, shared by the images that are made of them
     <directory>/images/<digest>.json        what an image is made of, and how programs start in it
+    <directory>/steps/<key>                 which layer a step of a build made
     <directory>/templates/<name>.json       what the name means at present
     <directory>/building/                   trees under way; swept at the next build
 
@@ -52,9 +53,10 @@ class Images:
     def __init__(self, directory: Path = DEFAULT_DIRECTORY) -> None:
         self.layers = Layers(directory / "layers")
         self._images = directory / "images"
+        self._steps = directory / "steps"
         self._templates = directory / "templates"
         self._building = directory / "building"
-        for path in (directory, self._images, self._templates, self._building):
+        for path in (directory, self._images, self._steps, self._templates, self._building):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     # --- what there is ----------------------------------------------------------------------------------------------
@@ -107,6 +109,17 @@ class Images:
         digest = f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
         _write(self._images / f"{digest[7:]}.json", content)
         return digest
+
+    def known_layer(self, key: str) -> str | None:
+        """The layer that a step of that key made before, while it is here."""
+        with suppress(OSError, TemplateNotFound):
+            layer = (self._steps / key).read_text().strip()
+            self.layers.path(layer)
+            return layer
+        return None
+
+    def remember_layer(self, key: str, layer: str) -> None:
+        _write(self._steps / key, layer + "\n")
 
     def size_mib(self, image: Image) -> float:
         return round(sum(map(self.layers.size_bytes, image.layers)) / 2**20, 1)

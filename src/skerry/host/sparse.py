@@ -31,7 +31,13 @@ def copy_blocks(read: int, write: int) -> None:
 
 def _copy_range(read: int, write: int, offset: int, count: int) -> None:
     while count:
-        copied = os.copy_file_range(read, write, count, offset, offset)
+        try:
+            copied = os.copy_file_range(read, write, count, offset, offset)
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # between two file systems of this kind
+                raise
+            os.lseek(write, offset, os.SEEK_SET)
+            copied = os.sendfile(write, read, offset, count)
         if copied == 0:
             raise OSError(errno.EIO, "cannot copy a file: it became shorter meanwhile")
         offset, count = offset + copied, count - copied

@@ -99,7 +99,7 @@ class Builder:
         driver = self._host.driver(order.isolation)
         unit = Unit(
             Record(
-                new_name(), order.isolation, order.template.name, order.template.image, order.limits,
+                new_name(), order.isolation, order.template.key, order.template.image, order.limits,
                 sandbox_id=order.sandbox_id, origin=order.origin,
             )
         )  # fmt: skip
@@ -193,7 +193,7 @@ class Builder:
         server tries again), and raises nothing."""
         host, name = self._host, unit.name
         steps: list[tuple[str, Callable[[], Awaitable[Any]]]] = [
-            ("kill", lambda: self._kill(unit)),
+            ("kill", lambda: self.kill(unit)),
             ("driver", lambda: host.driver(unit.record.isolation).destroy(name)),
             ("link", lambda: _close(unit)),
             ("disk", lambda: host.disks.remove(name)),
@@ -211,7 +211,7 @@ class Builder:
             host.records.remove(name)
         unit.removed.set()
 
-    async def _kill(self, unit: Unit) -> None:
+    async def kill(self, unit: Unit) -> None:
         """Kill all of it and wait until all of it has ended."""
         pids = [unit.record.pid] if unit.record.pid is not None and lives(unit.record) else []
         with suppress(FileNotFoundError):

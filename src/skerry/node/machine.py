@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -67,10 +68,19 @@ class Network(Protocol):
     async def adopt(self, index: int) -> Slot: ...
 
 
+class Layers(Protocol):
+    """See `host.layers.Layers`."""
+
+    def adopt(self, tree: Path) -> str: ...
+
+
 class Images(Protocol):
     """See `host.images.Images`."""
 
+    @property
+    def layers(self) -> Layers: ...
     def trees(self, digest: str) -> list[Path]: ...
+    def staging(self) -> AbstractAsyncContextManager[Path]: ...
     def template(self, name: str) -> Template: ...
 
 

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +23,8 @@ import anyio
 import anyio.abc
 
 from skerry.errors import Error, SandboxLost, SandboxStartFailed, ServerStopping
-from skerry.models import End, EndCode, Isolation, SandboxStats, Template
-from skerry.node import interpreters, reaper
+from skerry.models import End, EndCode, Isolation, Limits, SandboxStats, Template
+from skerry.node import interpreters, reaper, startup
 from skerry.node.builder import Builder, Host, Order
 from skerry.node.gate import BootGate
 from skerry.node.load import BUSY_SHARE, Load
@@ -35,6 +35,7 @@ from skerry.node.room import check_room
 from skerry.node.supervisor import Supervisor
 from skerry.node.unit import Unit
 from skerry.node.warm import WarmImages
+from skerry.node.workbench import Bench, workbench
 from skerry.ports import Agent, Death, Placement, Provided
 
 logger = logging.getLogger(__name__)
@@ -185,6 +186,16 @@ class Node:
             oom_kills=usage.oom_kills,
         )
 
+    def workbench(self, image: str, limits: Limits) -> AbstractAsyncContextManager[Bench]:
+        """See `ports.Engine.workbench`."""
+        return workbench(self._host, self._builder, self._gate, image, limits)
+
+    async def prepare(self, template: Template) -> None:
+        """See `ports.Engine.prepare`."""
+        if self._warm is not None:
+            async with self._gate.enter(background=True):
+                await self._warm.make(template, Isolation.GVISOR)
+
     async def destroy(self, sandbox_id: str) -> None:
         """See `ports.Engine.destroy`. Returns when nothing of the sandbox can run any more; what it had is removed in
         the background, and waited for when the node stops."""
@@ -201,7 +212,7 @@ class Node:
     # --- claims and starts ------------------------------------------------------------------------------------------
 
     def _pool(self, template: Template, isolation: Isolation) -> Pool:
-        key = (template.name, isolation)
+        key = (template.key, isolation)
         pool = self._pools.get(key)
         if pool is not None and pool.template == template:
             return pool
@@ -256,9 +267,13 @@ class Node:
 
     async def _start_cold(self, placement: Placement) -> Unit:
         """From the image, not from the warm one: that is ready sooner and takes a seventh of the memory, and its
-        interpreter starts when somebody runs code."""
+        interpreter starts when somebody runs code. But where a command of the template's must run, it runs in the
+        warm image already."""
         check_room()
-        order = Order(placement.template, placement.isolation, placement.limits, sandbox_id=placement.sandbox_id)
+        template, warm = placement.template, None
+        if template.start_command and placement.limits.disk_mib == template.limits.disk_mib and self._warm is not None:
+            warm = await self._warm.find(template, placement.isolation)
+        order = Order(template, placement.isolation, placement.limits, warm, placement.sandbox_id)
         unit = await self._start(order)
         try:
             await self._hand_over(unit, placement, "cold")
@@ -277,8 +292,15 @@ class Node:
             logger.warning("cannot restore a warm sandbox of %s: %s %s", order.template.name, error, error.details)
             if self._warm is not None:
                 await self._warm.suspect(order.template, order.isolation)
-            unit = await self._builder.start(replace(order, warm=None), self._supervisor.agent_lost)
+            order = replace(order, warm=None)
+            unit = await self._builder.start(order, self._supervisor.agent_lost)
         self._supervisor.watch(unit)
+        if order.warm is None:
+            try:
+                await startup.launch(unit.require_link(), order.template)
+            except BaseException:
+                self._end(unit, EndCode.START_FAILED)
+                raise
         return unit
 
     async def _start_idle(self, pool: Pool) -> Unit:

@@ -22,14 +22,14 @@ import anyio.to_thread
 
 from skerry.errors import SandboxStartFailed
 from skerry.models import Isolation, Template
-from skerry.node import interpreters
+from skerry.node import interpreters, startup
 from skerry.node.builder import Builder, Host, Order, WarmImage
 from skerry.node.unit import Unit
 from skerry.ports import WARM_LANGUAGES, interpreter_command
 
 logger = logging.getLogger(__name__)
 
-WARMING_TIMEOUT_S = 180.0
+WARMING_TIMEOUT_S = 480.0
 SUSPICIONS_MAX = 3
 KEPT_S = 24 * 3600.0
 """How long one is kept after its last use."""
@@ -77,7 +77,7 @@ class WarmImages:
                 began = time.monotonic()
                 with anyio.fail_after(WARMING_TIMEOUT_S):
                     await self._warm_up(template, isolation, partial)
-                await anyio.to_thread.run_sync(self._publish, partial, key, template)
+                await anyio.to_thread.run_sync(self._publish, partial, key)
                 logger.info("template %s is warm after %.1f s", template.name, time.monotonic() - began)
             except TimeoutError:
                 raise SandboxStartFailed(
@@ -95,6 +95,7 @@ class WarmImages:
         try:
             # Now, so that a claim need not: the agent has little to do when nothing changes.
             await unit.require_link().configure(pids=template.limits.pids)
+            await startup.launch(unit.require_link(), template)
             started = await interpreters.start_all(unit.require_link(), template.languages)
             await self._checkpoint(unit, directory / "checkpoint")
             await self._host.disks.export(unit.name, directory / "disk.img")
@@ -113,7 +114,7 @@ class WarmImages:
         driver = self._host.driver(unit.record.isolation)
         await driver.checkpoint(unit.name, directory, keep_running=False)
 
-    def _publish(self, partial: Path, key: str, template: Template) -> None:
+    def _publish(self, partial: Path, key: str) -> None:
         final = self._directory / key
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
@@ -121,8 +122,7 @@ class WarmImages:
             if other.name.startswith(".") or other == final:
                 continue
             with suppress(OSError):
-                used = time.time() - (other / _META).stat().st_mtime < KEPT_S
-                if not used and _meta(other).get("template") == template.name:
+                if time.time() - (other / _META).stat().st_mtime >= KEPT_S:
                     shutil.rmtree(other, ignore_errors=True)
 
     async def suspect(self, template: Template, isolation: Isolation) -> None:
@@ -147,7 +147,8 @@ class WarmImages:
         parts = [
             _FORMAT, isolation, await driver.version(), driver.traits(), list(map(interpreter_command, WARM_LANGUAGES)),
             self._runtime_digest, template.image, template.limits.model_dump(),
-            sorted(template.languages), interpreters.FIRST_CELLS, self._host.network.resolv_conf,
+            sorted(set(template.languages) & set(WARM_LANGUAGES)), template.start_command, template.ready_command,
+            template.user, template.workdir, template.env, interpreters.FIRST_CELLS, self._host.network.resolv_conf,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

@@ -55,7 +55,7 @@ class SqlStore:
                 raise HostFull("cannot write the database: the disk of the data directory is full") from error
             raise
 
-    async def _write(self, work: Callable[[sa.Connection], T]) -> T:
+    async def write(self, work: Callable[[sa.Connection], T]) -> T:
         def transaction() -> T:
             with self._connection.begin():
                 return work(self._connection)
@@ -80,7 +80,7 @@ class SqlStore:
             _label(connection, inserted.inserted_primary_key[0], record.sandbox.metadata)
             return record
 
-        return await self._write(work)
+        return await self.write(work)
 
     async def update_sandbox(self, record: SandboxRecord) -> None:
         """See `ports.Store.update_sandbox`."""
@@ -95,18 +95,18 @@ class SqlStore:
             connection.execute(labels.delete().where(labels.c.sandbox == number))
             _label(connection, number, record.sandbox.metadata)
 
-        await self._write(work)
+        await self.write(work)
 
     async def forget_idempotency(self, sandbox_id: str) -> None:
         """See `ports.Store.forget_idempotency`."""
-        await self._write(
+        await self.write(
             lambda connection: connection.execute(idempotency.delete().where(idempotency.c.sandbox_id == sandbox_id))
         )
 
     async def sandbox(self, tenant_id: str, sandbox_id: str) -> SandboxRecord | None:
         """See `ports.Store.sandbox`."""
         query = sa.select(sandboxes).where(sandboxes.c.id == sandbox_id, sandboxes.c.tenant_id == tenant_id)
-        row = await self._write(lambda connection: connection.execute(query).one_or_none())
+        row = await self.write(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else _record(row)
 
     async def sandboxes(
@@ -131,7 +131,7 @@ class SqlStore:
         for name, value in (metadata or {}).items():
             label = sa.select(labels.c.sandbox).where(labels.c.name == name, labels.c.value == value)
             query = query.where(sandboxes.c.number.in_(label))
-        rows = await self._write(lambda connection: connection.execute(query).all())
+        rows = await self.write(lambda connection: connection.execute(query).all())
         more = _encode_cursor(rows[limit - 1].number) if len(rows) > limit else None
         return [_record(row) for row in rows[:limit]], more
 
@@ -140,7 +140,7 @@ class SqlStore:
     async def add_event(self, sandbox_id: str, type: str, data: Mapping[str, Any], at: datetime) -> Event:
         """See `ports.Store.add_event`."""
         values = {"at": at.timestamp(), "sandbox_id": sandbox_id, "type": type, "data": dict(data)}
-        result = await self._write(lambda connection: connection.execute(events.insert().values(**values)))
+        result = await self.write(lambda connection: connection.execute(events.insert().values(**values)))
         assert result.inserted_primary_key is not None
         return Event(id=result.inserted_primary_key[0], at=at, sandbox_id=sandbox_id, type=type, data=dict(data))
 
@@ -155,7 +155,7 @@ class SqlStore:
         )
         if sandbox_id is not None:
             query = query.where(events.c.sandbox_id == sandbox_id)
-        rows = await self._write(lambda connection: connection.execute(query).all())
+        rows = await self.write(lambda connection: connection.execute(query).all())
         return [
             Event(id=row.id, at=_moment(row.at), sandbox_id=row.sandbox_id, type=row.type, data=row.data)
             for row in rows
@@ -173,23 +173,23 @@ class SqlStore:
             "prefix": record.key.prefix,
             "created_at": record.key.created_at.timestamp(),
         }
-        await self._write(lambda connection: connection.execute(keys.insert().values(**values)))
+        await self.write(lambda connection: connection.execute(keys.insert().values(**values)))
 
     async def key_by_hash(self, hash: bytes) -> KeyRecord | None:
         """See `ports.Store.key_by_hash`."""
         query = sa.select(keys).where(keys.c.hash == hash)
-        row = await self._write(lambda connection: connection.execute(query).one_or_none())
+        row = await self.write(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else KeyRecord(_key(row), row.tenant_id, row.hash)
 
     async def keys(self, tenant_id: str) -> list[Key]:
         """See `ports.Store.keys`."""
         query = sa.select(keys).where(keys.c.tenant_id == tenant_id).order_by(keys.c.created_at)
-        return [_key(row) for row in await self._write(lambda connection: connection.execute(query).all())]
+        return [_key(row) for row in await self.write(lambda connection: connection.execute(query).all())]
 
     async def touch_key(self, key_id: str, at: datetime) -> None:
         """See `ports.Store.touch_key`."""
         change = keys.update().where(keys.c.id == key_id).values(last_used_at=at.timestamp())
-        await self._write(lambda connection: connection.execute(change))
+        await self.write(lambda connection: connection.execute(change))
 
     async def revoke_key(self, tenant_id: str, key_id: str, at: datetime) -> bool:
         """See `ports.Store.revoke_key`. False when there is no such key, or it is revoked already."""
@@ -198,7 +198,7 @@ class SqlStore:
             .where(keys.c.id == key_id, keys.c.tenant_id == tenant_id, keys.c.revoked_at.is_(None))
             .values(revoked_at=at.timestamp())
         )
-        return (await self._write(lambda connection: connection.execute(change))).rowcount == 1
+        return (await self.write(lambda connection: connection.execute(change))).rowcount == 1
 
 
 def _configure(connection: Any, _: Any) -> None:

@@ -55,6 +55,36 @@ events = Table(
     sqlite_autoincrement=True,
 )
 
+templates = Table(
+    "templates",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("templates_by_name", "tenant_id", "name", unique=True),
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("template_id", String, ForeignKey("templates.id", ondelete="CASCADE"), nullable=False),
+    Column("document", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("builds_by_template", "template_id", "created_at"),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("template_id", String, ForeignKey("templates.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag", String, primary_key=True),
+    Column("build_id", String, ForeignKey("builds.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+"""What a tag of a template means at present."""
+
 keys = Table(
     "keys",
     metadata,

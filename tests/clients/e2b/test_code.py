@@ -2,6 +2,7 @@
 
 import pytest
 from e2b import TimeoutException
+from e2b_code_interpreter import Sandbox
 
 
 def test_state_streams_and_results(sandbox):
@@ -79,3 +80,84 @@ def test_charts_and_tables_as_data(sandbox):
     assert plot.results[0].chart.title == "T"
     assert plot.results[0].chart.elements[0].points == [(1, 3), (2, 4)]
     assert sandbox.run_code("import pandas as pd\npd.DataFrame({'a': [1, 2]})").results[0].data == {"a": [1, 2]}
+
+
+@pytest.fixture(scope="module")
+def interpreter():
+    sandbox = Sandbox.create(timeout=300, envs={"GLOBAL": "of the sandbox"})  # its own default template
+    yield sandbox
+    sandbox.kill()
+
+
+LANGUAGES = {
+    # language: (sets x, shows x + 1, prints, shows $GLOBAL, shows $HERE, fails, name of the failure)
+    "js": (
+        "const x = 41", "x + 1", "console.log('out')", "process.env.GLOBAL", "process.env.HERE ?? 'none'",
+        "throw new TypeError('boom')", "TypeError",
+    ),
+    "ts": (
+        "const x: number = 41", "(x as number) + 1", "console.log('out')", "process.env.GLOBAL",
+        "process.env.HERE ?? 'none'", "throw new TypeError('boom')", "TypeError",
+    ),
+    "bash": (
+        "x=41", "echo $((x + 1))", "echo out", "echo $GLOBAL", "echo ${HERE:-none}", "nosuchcommand", "Error",
+    ),
+    "r": (
+        "x <- 41", "x + 1", "cat('out\\n')", "Sys.getenv('GLOBAL')", "Sys.getenv('HERE', 'none')", "stop('boom')",
+        "ERROR",
+    ),
+    "java": (
+        "int x = 41;", "x + 1", 'System.out.println("out");', 'System.getProperty("GLOBAL")',
+        'System.getProperty("HERE", "none")', 'throw new IllegalStateException("boom");',
+        "java.lang.IllegalStateException",
+    ),
+}  # fmt: skip
+
+
+def shown(ran):
+    assert ran.error is None, ran.error
+    text = "".join(result.text or "" for result in ran.results) + "".join(ran.logs.stdout)
+    return text.strip().removeprefix("[1] ").strip('"')
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_languages_have_state_output_environment_and_errors(interpreter, language):
+    sets, shows, prints, everywhere, here, fails, name = LANGUAGES[language]
+
+    def run(code, **more):
+        return interpreter.run_code(code, language=language, timeout=60, **more)
+
+    assert run(sets).error is None
+    assert shown(run(shows)) == "42"
+    assert shown(run(prints)) == "out"
+    assert shown(run(everywhere)) == "of the sandbox"
+    assert shown(run(here, envs={"HERE": "now"})) == "now"
+    assert shown(run(here)) == "none"
+    failed = run(fails)
+    assert failed.error.name == name
+    assert failed.error.traceback
+    assert shown(run(shows)) == "42"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("language", "forever", "then"),
+    [
+        ("js", "while (true) {}", "1 + 1"),
+        ("bash", "sleep 100", "echo 2"),
+        ("r", "while (TRUE) {}", "1 + 1"),
+        ("java", "while (true) { Thread.sleep(10); }", "1 + 1"),
+    ],
+)
+def test_languages_are_interrupted(interpreter, language, forever, then):
+    context = interpreter.create_code_context(language=language)
+    with pytest.raises(TimeoutException):
+        interpreter.run_code(forever, context=context, timeout=3)
+    assert shown(interpreter.run_code(then, context=context, timeout=30)) == "2"
+
+
+def test_a_language_that_is_not_there(interpreter):
+    with pytest.raises(Exception, match="no kernel for 'cobol'"):
+        interpreter.run_code("1", language="cobol")
+    assert {context.language for context in interpreter.list_code_contexts()} >= {"python", "javascript", "r", "java"}

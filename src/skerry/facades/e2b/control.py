@@ -7,24 +7,25 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from fastapi import Depends, FastAPI, Header, Query, Request
+from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from skerry import __version__
 from skerry.core import Core
+from skerry.core.templates import DEFAULT_TAG, parse
 from skerry.core.tokens import Tokens
-from skerry.errors import Error, SandboxNotFound, TemplateNotFound
+from skerry.errors import Error, SandboxNotFound
+from skerry.facades.e2b import templates
 from skerry.facades.e2b.errors import first_problem, plain_error, rest_error
+from skerry.facades.e2b.rest import ENVD_VERSION, Body, Caller, CallerOf, moment
 from skerry.facades.e2b.sandbox import ENVD, FACTS, TRAFFIC, Facts, facts_of, measured, whole_cores
 from skerry.facades.limits import BodyLimit, BodyRefused
 from skerry.models import Sandbox, SandboxSpec, SandboxState, SandboxUpdate
 from skerry.ports import SandboxRecord
 
-ENVD_VERSION = "0.6.13"
-"""Of the envd whose behaviour this is: SDKs ask before they use what is new."""
 _CLIENT_ID = "skerry"
 _NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _SLACK_S = 5
@@ -32,13 +33,7 @@ _SLACK_S = 5
 _V1_TIMEOUT_S, _V2_TIMEOUT_S = 15, 300
 
 
-class _Body(BaseModel):
-    """What a client sends. Fields that we do not know are those of other versions: they are left alone."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class Network(_Body):
+class Network(Body):
     """Of its rules, those that this server knows; what else is asked for is in `model_extra`."""
 
     model_config = ConfigDict(extra="allow")
@@ -47,7 +42,7 @@ class Network(_Body):
     maskRequestHost: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_${}-]{1,253}$")] | None = None
 
 
-class NewSandbox(_Body):
+class NewSandbox(Body):
     templateID: Annotated[str, Field(min_length=1, max_length=256)]
     timeout: int | None = None
     secure: bool | None = None
@@ -70,36 +65,16 @@ class NewSandbox(_Body):
         return f"not supported by this server yet: {', '.join(asked)}" if asked else None
 
 
-class ConnectSandbox(_Body):
+class ConnectSandbox(Body):
     timeout: int | None = None
 
 
-class Timeout(_Body):
+class Timeout(Body):
     timeout: int
 
 
-class Refresh(_Body):
+class Refresh(Body):
     duration: Annotated[int, Field(ge=0, le=3600)] = 60
-
-
-class Caller:
-    """Who asks."""
-
-    def __init__(self, core: Core, tokens: Tokens, domain: str | None, tenant_id: str) -> None:
-        self.core, self.tokens, self.domain, self.tenant_id = core, tokens, domain, tenant_id
-
-
-async def _authenticated(
-    request: Request, x_api_key: Annotated[str | None, Header()] = None,
-    authorization: Annotated[str | None, Header()] = None,
-) -> Caller:  # fmt: skip
-    """Raises Unauthenticated."""
-    state = request.app.state
-    secret = x_api_key or (authorization or "").partition(" ")[2].strip()
-    return Caller(state.core, state.tokens, state.domain, await state.core.keys.authenticate(secret))
-
-
-CallerOf = Annotated[Caller, Depends(_authenticated)]
 
 
 def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: int = 16 * 1024 * 1024) -> FastAPI:
@@ -117,7 +92,7 @@ def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: in
     app.add_exception_handler(Error, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ValidationError, _invalid)
-    app.add_middleware(BodyLimit, limit=body_limit, render=rest_error)
+    app.add_middleware(BodyLimit, limit=body_limit, render=rest_error, streamed=templates.STREAMED)
     app.add_exception_handler(HTTPException, _http)
     app.post("/sandboxes", status_code=201)(create_v1)
     app.post("/v2/sandboxes", status_code=201)(create_v2)
@@ -130,8 +105,7 @@ def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: in
     app.post("/sandboxes/{sandbox_id}/timeout", status_code=204, response_class=Response)(set_timeout)
     app.post("/sandboxes/{sandbox_id}/refreshes", status_code=204, response_class=Response)(refresh)
     app.get("/sandboxes/{sandbox_id}/metrics")(metrics)
-    app.get("/templates")(templates)
-    app.get("/templates/aliases/{alias}")(template_alias)
+    templates.add_routes(app)
     return app
 
 
@@ -183,7 +157,7 @@ async def _create(caller: Caller, wanted: NewSandbox, default_s: int, *, secure:
         return plain_error(400, "allowPublicTraffic=false needs a secure sandbox")
     facts = Facts(secure, public, wanted.network.maskRequestHost)
     spec = SandboxSpec(
-        template=_template_name(wanted.templateID), timeout_s=float(timeout_s), metadata=wanted.metadata or {},
+        template=wanted.templateID, timeout_s=float(timeout_s), metadata=wanted.metadata or {},
         env=wanted.envVars or {}, internet=wanted.allow_internet_access is not False,
     )  # fmt: skip
     sandbox = await caller.core.sandboxes.create(caller.tenant_id, spec, key, internal={FACTS: asdict(facts)})
@@ -191,9 +165,9 @@ async def _create(caller: Caller, wanted: NewSandbox, default_s: int, *, secure:
 
 
 def _template_name(reference: str) -> str:
-    """`[namespace/]alias[:tag]`, in any case, to the name of a template."""
-    name = reference.lower().rpartition("/")[2]
-    return name.removesuffix(":default")
+    """`[namespace/]alias[:tag]`, in any case, to the name that sandboxes of it have."""
+    name, tag = parse(reference)
+    return name if tag == DEFAULT_TAG else f"{name}:{tag}"
 
 
 def _opened(caller: Caller, sandbox: Sandbox, facts: Facts) -> dict[str, Any]:
@@ -212,18 +186,14 @@ def _listed(sandbox: Sandbox) -> dict[str, Any]:
     """ListedSandbox."""
     return {
         "sandboxID": sandbox.id, "templateID": sandbox.template, "alias": sandbox.template, "clientID": _CLIENT_ID,
-        "envdVersion": ENVD_VERSION, "startedAt": _moment(sandbox.created_at), "state": _state(sandbox),
-        "endAt": _moment(sandbox.expires_at or _NEVER), "cpuCount": whole_cores(sandbox.limits.cpu),
+        "envdVersion": ENVD_VERSION, "startedAt": moment(sandbox.created_at), "state": _state(sandbox),
+        "endAt": moment(sandbox.expires_at or _NEVER), "cpuCount": whole_cores(sandbox.limits.cpu),
         "memoryMB": sandbox.limits.memory_mib, "diskSizeMB": sandbox.limits.disk_mib, "metadata": sandbox.metadata,
     }  # fmt: skip
 
 
 def _state(sandbox: Sandbox) -> str:
     return "paused" if sandbox.state is SandboxState.PAUSED else "running"
-
-
-def _moment(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 async def _record(caller: Caller, sandbox_id: str) -> SandboxRecord:
@@ -347,36 +317,8 @@ async def metrics(caller: CallerOf, sandbox_id: str, start: int | None = None, e
         return JSONResponse([])
     use = await measured(caller.core, caller.tenant_id, record.sandbox.id)
     shown = {
-        "timestamp": _moment(use.at), "timestampUnix": int(use.at.timestamp()), "cpuCount": use.cpu_count,
+        "timestamp": moment(use.at), "timestampUnix": int(use.at.timestamp()), "cpuCount": use.cpu_count,
         "cpuUsedPct": use.cpu_used_pct, "memUsed": use.mem_used, "memTotal": use.mem_total, "memCache": 0,
         "diskUsed": use.disk_used, "diskTotal": use.disk_total,
     }  # fmt: skip
     return JSONResponse([shown])
-
-
-# --- templates ------------------------------------------------------------------------------------------------------
-
-
-async def templates(caller: CallerOf) -> Response:
-    """`GET /templates`."""
-    shown = [
-        {
-            "templateID": template.name, "buildID": template.image.partition(":")[2][:32], "public": True,
-            "cpuCount": whole_cores(template.limits.cpu), "memoryMB": template.limits.memory_mib,
-            "diskSizeMB": template.limits.disk_mib, "aliases": [template.name], "names": [template.name],
-            "createdAt": _moment(template.built_at), "updatedAt": _moment(template.built_at), "createdBy": None,
-            "lastSpawnedAt": None, "spawnCount": 0, "buildCount": 1, "envdVersion": ENVD_VERSION,
-            "buildStatus": "ready",
-        }
-        for template in caller.core.templates.templates()
-    ]  # fmt: skip
-    return JSONResponse(shown)
-
-
-async def template_alias(caller: CallerOf, alias: str) -> Response:
-    """`GET /templates/aliases/{alias}`."""
-    try:
-        template = caller.core.templates.template(_template_name(alias))
-    except TemplateNotFound:
-        return plain_error(404, f"template alias '{alias}' not found")
-    return JSONResponse({"templateID": template.name, "public": True})

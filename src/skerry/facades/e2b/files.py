@@ -24,7 +24,7 @@ from skerry.errors import FileMissing, IsADirectory, NoSpace, RequestTooLarge
 from skerry.facades.download import Download
 from skerry.facades.e2b.connect import Endpoint
 from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error, plain_error
-from skerry.facades.e2b.sandbox import DEFAULT_USER, ENVD, SandboxCall, measured, sandbox_of
+from skerry.facades.e2b.sandbox import ENVD, SandboxCall, measured, sandbox_of
 from skerry.models import FileInfo
 
 _SIGNATURE = "v1_"
@@ -36,7 +36,7 @@ def answered(endpoint: Endpoint) -> Endpoint:
     """Errors in the words of envd's HTTP endpoints."""
 
     async def guarded(request: Request) -> Response:
-        user = request.query_params.get("username") or DEFAULT_USER
+        user = request.query_params.get("username") or sandbox_of(request).user
         try:
             return await endpoint(request)
         except CALLERS_MISTAKES as error:
@@ -101,7 +101,8 @@ def _authorize(request: Request, sandbox: SandboxCall, operation: str) -> None:
 @answered
 async def download(request: Request) -> Response:
     """`GET /files`."""
-    sandbox, user = sandbox_of(request), request.query_params.get("username") or DEFAULT_USER
+    sandbox = sandbox_of(request)
+    user = request.query_params.get("username") or sandbox.user
     _authorize(request, sandbox, "read")
     path = _checked(request.query_params.get("path", ""))
     if not _identity_accepted(request.headers.get("accept-encoding", "")):
@@ -141,7 +142,8 @@ class _Download(Download):
 @answered
 async def upload(request: Request) -> Response:
     """`POST /files`: the body is the file, or a form with one part for each file."""
-    sandbox, user = sandbox_of(request), request.query_params.get("username") or DEFAULT_USER
+    sandbox = sandbox_of(request)
+    user = request.query_params.get("username") or sandbox.user
     _authorize(request, sandbox, "write")
     body = _inflated(request)
     path = request.query_params.get("path", "")

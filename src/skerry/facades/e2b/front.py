@@ -62,7 +62,9 @@ class Front:
         except SandboxNotRunning:
             await _unavailable(scope, sandbox_id, _NOT_FOUND)(scope, receive, send)
             return
-        call = SandboxCall(self.core, self.tokens, record.tenant_id, sandbox_id, facts_of(record))
+        call = SandboxCall(
+            self.core, self.tokens, record.tenant_id, sandbox_id, facts_of(record), record.internal.get("user", "user")
+        )
         scope["skerry.sandbox"] = call
         token = HTTPConnection(scope).headers.get("e2b-traffic-access-token", "")
         if port == ENVD_PORT:  # has a token of its own

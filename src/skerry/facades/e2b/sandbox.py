@@ -20,7 +20,6 @@ TRAFFIC = "e2b-traffic"
 """What tokens are for; see `core.tokens`."""
 FACTS = "e2b"
 """Key of `SandboxRecord.internal` under which this façade keeps what only it knows."""
-DEFAULT_USER = "user"
 _MIB = 1024 * 1024
 
 
@@ -49,6 +48,8 @@ class SandboxCall:
     tenant_id: str
     id: str
     facts: Facts
+    user: str = "user"
+    """Who is meant when nobody is named."""
 
     @property
     def where(self) -> tuple[str, str]:
@@ -78,12 +79,12 @@ def user_of(connection: HTTPConnection) -> str:
     """
     scheme, _, value = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
-        return DEFAULT_USER
+        return sandbox_of(connection).user
     try:
         name = b64decode(value, validate=True).decode().partition(":")[0]
     except (binascii.Error, UnicodeDecodeError):
         raise ConnectError("unauthenticated", "the user in the Authorization header cannot be read") from None
-    return name or DEFAULT_USER
+    return name or sandbox_of(connection).user
 
 
 def named_user(connection: HTTPConnection) -> str:
@@ -91,7 +92,7 @@ def named_user(connection: HTTPConnection) -> str:
     try:
         return user_of(connection)
     except ConnectError:
-        return DEFAULT_USER
+        return sandbox_of(connection).user
 
 
 @dataclass(frozen=True, slots=True)

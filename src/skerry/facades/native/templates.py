@@ -33,26 +33,26 @@ class BuildDone(Reply):
 @router.get("")
 async def listing(caller: CallerOf) -> TemplateList:
     """Templates that are built."""
-    return TemplateList(items=caller.core.templates.templates())
+    return TemplateList(items=await caller.core.templates.all(caller.tenant_id))
 
 
 @router.get("/{name}")
 async def get(caller: CallerOf, name: str) -> Template:
     """One template."""
-    return caller.core.templates.template(name)
+    return await caller.core.templates.get(caller.tenant_id, name)
 
 
 @router.post("/{name}/build", responses=ndjson_of(BuildLog, BuildDone), response_class=NdjsonResponse)
 async def build(caller: CallerOf, name: str) -> Any:
     """Build a template that ships, unless it is built already."""
-    return NdjsonResponse(_building(caller.core, name))
+    return NdjsonResponse(_building(caller.core, caller.tenant_id, name))
 
 
 @asynccontextmanager
-async def _building(core: Core, name: str) -> AsyncIterator[AsyncIterator[BuildLog | BuildDone]]:
+async def _building(core: Core, tenant_id: str, name: str) -> AsyncIterator[AsyncIterator[BuildLog | BuildDone]]:
     async def events() -> AsyncIterator[BuildLog | BuildDone]:
         async for text in core.templates.build(name):
             yield BuildLog(text=text)
-        yield BuildDone(template=core.templates.template(name))
+        yield BuildDone(template=await core.templates.get(tenant_id, name))
 
     yield events()

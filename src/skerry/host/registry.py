@@ -1,0 +1,136 @@
+"""Images of OCI registries, pulled by skopeo; each layer is unpacked once, whichever images it belongs to.
+
+<images>/layers/<diff id>/    a layer of a registry is named by the digest of its tar, as the image's configuration
+                              names it; skopeo has checked it by then
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from skerry.errors import ImageUnreachable, InvalidRequest, TemplateBuildFailed
+from skerry.host.commands import CommandFailed, follow
+from skerry.host.images import Images
+from skerry.host.trees import Allowance
+from skerry.models import Image, Registry
+
+_TIMEOUT = "900s"
+_PASSED_ON = (
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR",
+)  # fmt: skip
+
+
+class Puller:
+    """Pulls images into the store.
+
+    Args:
+        insecure: registries (`host:port`) that are asked without TLS.
+    """
+
+    def __init__(self, images: Images, insecure: frozenset[str] = frozenset()) -> None:
+        self._images, self._insecure = images, insecure
+
+    async def pull(self, reference: str, credentials: Registry | None, log: Callable[[str], None]) -> Image:
+        """The image of a reference such as `ubuntu:22.04` or `registry.example:5000/team/app@sha256:…`.
+
+        Args:
+            log: takes lines as they come.
+
+        Raises:
+            ImageUnreachable: skopeo's own words are in the message.
+            TemplateBuildFailed: it is no image for this machine, or holds what no image may hold.
+        """
+        async with self._images.staging() as staging:
+            await self._copy(reference, credentials, staging, log)
+            config = await anyio.to_thread.run_sync(_configuration, staging / "image")
+            for number, (diff_id, blob) in enumerate(config["layers"], 1):
+                if not self._images.layers.has(diff_id):
+                    log(f"unpacking layer {number} of {len(config['layers'])}")
+                    await self._unpack(staging, blob, diff_id)
+        return Image(layers=[diff_id for diff_id, _ in config["layers"]], env=config["env"])
+
+    async def _copy(
+        self, reference: str, credentials: Registry | None, staging: Path, log: Callable[[str], None]
+    ) -> None:
+        command = [
+            "skopeo", "copy", "--command-timeout", _TIMEOUT, "--dest-decompress", "--override-os", "linux",
+            "--src-tls-verify=" + ("false" if reference.partition("/")[0] in self._insecure else "true"),
+        ]  # fmt: skip
+        if credentials is not None:
+            file = staging / "auth.json"
+            await anyio.to_thread.run_sync(_write_credentials, file, reference, credentials)
+            command += ["--src-authfile", str(file)]
+        command = ["skopeo", "--insecure-policy", *command[1:], f"docker://{reference}", f"dir:{staging}/image"]
+        said: list[str] = []
+        try:
+            async with aclosing(_follow(command)) as lines:
+                async for line in lines:
+                    said.append(line)
+                    log(line)
+        except CommandFailed as error:
+            why = said[-1] if said else str(error)
+            raise ImageUnreachable(f"cannot pull {reference}: {why}", log=said[-20:]) from error
+
+    async def _unpack(self, staging: Path, blob: Path, diff_id: str) -> None:
+        tree = staging / diff_id[7:39]
+        allowed = Allowance()
+        command = [
+            sys.executable, "-m", "skerry.host.unpack", str(blob), str(tree), str(allowed.bytes), str(allowed.entries),
+        ]  # fmt: skip
+        said: list[str] = []
+        try:
+            async with aclosing(follow(command, {"PYTHONPATH": os.pathsep.join(sys.path)})) as lines:
+                async for line in lines:
+                    said.append(line)
+        except CommandFailed as error:
+            raise TemplateBuildFailed(
+                f"cannot unpack layer {diff_id}: {said[-1] if said else error}", log=said[-20:]
+            ) from error
+        await anyio.to_thread.run_sync(self._images.layers.adopt, tree, diff_id)
+
+
+def _follow(command: list[str]) -> AsyncGenerator[str, None]:
+    env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return follow(command, {"PATH": os.environ.get("PATH", "/usr/bin"), "HOME": "/root", **env})
+
+
+def _write_credentials(file: Path, reference: str, credentials: Registry) -> None:
+    from base64 import b64encode
+
+    host, slash, _ = reference.partition("/")
+    if not (slash and ("." in host or ":" in host or host == "localhost")):
+        raise InvalidRequest(
+            f"cannot pull {reference} with credentials: name its registry, as in registry.example/{reference}"
+        )
+    secret = b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        json.dump({"auths": {host: {"auth": secret}}}, out)
+
+
+def _configuration(directory: Path) -> dict[str, Any]:
+    """The layers and the environment of an image that skopeo has copied. Raises TemplateBuildFailed."""
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text())
+        config = json.loads((directory / manifest["config"]["digest"].partition(":")[2]).read_text())
+        blobs = [directory / layer["digest"].partition(":")[2] for layer in manifest["layers"]]
+        diff_ids = [str(diff_id) for diff_id in config["rootfs"]["diff_ids"]]
+        pairs = [part.partition("=")[::2] for part in config.get("config", {}).get("Env") or []]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TemplateBuildFailed(f"cannot use the image: its manifest is not understood: {error}", log=[]) from error
+    if len(blobs) != len(diff_ids):
+        raise TemplateBuildFailed("cannot use the image: its manifest and its configuration do not agree", log=[])
+    for blob, diff_id in zip(blobs, diff_ids, strict=True):
+        with blob.open("rb") as file:
+            if f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" != diff_id:
+                raise TemplateBuildFailed(f"cannot use the image: layer {diff_id} is not what it says", log=[])
+    return {"layers": list(zip(diff_ids, blobs, strict=True)), "env": {name: value for name, value in pairs if name}}

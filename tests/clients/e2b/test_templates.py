@@ -1,0 +1,75 @@
+"""Templates built by E2B's builder."""
+
+import uuid
+
+import pytest
+from e2b import AsyncTemplate, BuildException, Sandbox, Template, wait_for_port
+
+
+@pytest.fixture
+def name():
+    return f"app-{uuid.uuid4().hex[:12]}"
+
+
+def test_a_template_with_every_kind_of_step(name, tmp_path):
+    (tmp_path / "src/deep").mkdir(parents=True)
+    (tmp_path / "src/page.txt").write_text("from the context")
+    (tmp_path / "src/deep/more.txt").write_text("more")
+    (tmp_path / "src/link").symlink_to("page.txt")
+    (tmp_path / ".dockerignore").write_text("**/*.pyc\n")
+    (tmp_path / "src/left.pyc").write_text("x")
+    log = []
+    template = (
+        Template(file_context_path=str(tmp_path))
+        .from_template("base")
+        .set_envs({"GREETING": "hello"})
+        .set_workdir("/srv/app")
+        .copy("src", "files")
+        .run_cmd("echo built by $(whoami) > stamp && echo $GREETING >> stamp")
+        .run_cmd("touch /root/mark", user="root")
+        .set_start_cmd("python3 -m http.server 8000", wait_for_port(8000))
+    )
+    Template.build(template, name, cpu_count=1, memory_mb=512, on_build_logs=lambda entry: log.append(entry.message))
+    assert Template.exists(name)
+    assert any("RUN echo built" in line for line in log)
+    sandbox = Sandbox.create(name, timeout=60)
+    try:
+        said = sandbox.commands.run(
+            "pwd; cat stamp files/page.txt files/deep/more.txt files/link; ls files; echo $GREETING"
+        )
+        assert said.stdout.splitlines() == [
+            "/srv/app", "built by user", "hello", "from the contextmorefrom the contextdeep", "link", "page.txt", "hello",
+        ]  # fmt: skip
+        assert sandbox.commands.run("sudo ls /root/mark").exit_code == 0
+        page = sandbox.commands.run("curl -s http://localhost:8000/files/page.txt")
+        assert page.stdout == "from the context"
+    finally:
+        sandbox.kill()
+    again = []
+    Template.build(template, name, cpu_count=1, memory_mb=512, on_build_logs=lambda entry: again.append(entry.message))
+    assert sum("result is known" in line for line in again) == 4
+
+
+def test_a_failing_step_is_told_with_its_place(name):
+    template = Template().from_template("base").run_cmd("true").run_cmd("echo what went wrong >&2; exit 3")
+    log = []
+    with pytest.raises(BuildException, match="exit status 3"):
+        Template.build(template, name, on_build_logs=lambda entry: log.append(entry.message))
+    assert "what went wrong" in log
+    with pytest.raises(BuildException, match="cannot find template 'nosuch'"):
+        Template.build(Template().from_template("nosuch"), name)
+    with pytest.raises(BuildException, match="ended with exit code 4"):
+        Template.build(Template().from_template("base").set_start_cmd("exit 4", "sleep 1"), name)
+
+
+async def test_tags(name):
+    built = await AsyncTemplate.build(AsyncTemplate().from_base_image(), f"{name}:v1", tags=["stable"])
+    given = await AsyncTemplate.assign_tags(f"{name}:v1", ["latest"])
+    assert given.build_id == built.build_id
+    assert {tag.tag for tag in await AsyncTemplate.get_tags(name)} == {"v1", "stable", "latest"}
+    await AsyncTemplate.remove_tags(name, ["stable"])
+    sandbox = Sandbox.create(f"{name}:latest", timeout=60)
+    assert sandbox.commands.run("echo alive").stdout == "alive\n"
+    sandbox.kill()
+    with pytest.raises(Exception, match="not found"):
+        Sandbox.create(f"{name}:stable")

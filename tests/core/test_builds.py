@@ -1,0 +1,196 @@
+"""Builds on a workbench that only notes what is done on it; the real ones are in tests/clients."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from skerry.core import Core
+from skerry.errors import FileMissing, InvalidRequest, NotFound, TemplateNotFound, UserNotFound
+from skerry.models import (
+    Build,
+    BuildState,
+    Exit,
+    ExitReason,
+    FileInfo,
+    Limits,
+    Output,
+    Recipe,
+    Step,
+    StepKind,
+)
+
+from .test_sandboxes import Engine, core_on
+
+pytestmark = pytest.mark.anyio
+LIMITS = Limits(cpu=1, memory_mib=512, disk_mib=100, pids=64)
+DIGEST = "ab" * 32
+
+
+class Bench:
+    """A workbench, and the agent on it."""
+
+    def __init__(self, log: list[Any]) -> None:
+        self.log = log
+        self.agent = self
+
+    @asynccontextmanager
+    async def run(self, command: list[str], **where: Any) -> AsyncIterator[AsyncIterator[Output | Exit]]:
+        self.log.append(("run", command[-1], where["user"], where["cwd"], where["env"]))
+        if where["user"] == "nobody-here":
+            raise UserNotFound("no such user")
+
+        async def events() -> AsyncIterator[Output | Exit]:
+            yield Output.model_construct(type="stdout", offset=0, data=b"one\ntw", dropped=0)
+            yield Output.model_construct(type="stdout", offset=6, data=b"o\n", dropped=0)
+            yield Exit(exit_code=int("fail" in command[-1]), signal=None, reason=ExitReason.EXITED, duration_s=0.1)
+
+        yield events()
+
+    async def stat(self, path: str, *, user: str) -> FileInfo:
+        raise FileMissing(f"no {path}") if user == "0" else UserNotFound(user)
+
+    async def make_directory(self, path: str, *, user: str) -> None:
+        self.log.append(("mkdir", path))
+
+    async def set_attributes(self, path: str, *, user: str, owner: str) -> None:
+        self.log.append(("owner", path, owner))
+
+    async def unpack(self, path: str, chunks: AsyncIterator[bytes], **how: Any) -> int:
+        self.log.append(("unpack", path, b"".join([chunk async for chunk in chunks]), how["source"], how["owner"]))
+        return 1
+
+    async def commit(self) -> str:
+        self.log.append("commit")
+        return f"layer {len(self.log)}"
+
+
+@pytest.fixture
+async def made(tmp_path: Path) -> AsyncIterator[tuple[Core, Engine, list[Any]]]:
+    engine, log = Engine(), []
+    engine.benches = lambda image, limits: Bench(log)
+    async with core_on(tmp_path, engine) as core:
+        yield core, engine, log
+    engine.close()
+
+
+async def carried_out(core: Core, recipe: Recipe, name: str = "app") -> Build:
+    build, _ = await core.builds.request("t", name, [], LIMITS)
+    await core.builds.begin("t", build.template_id, build.id, recipe)
+    with anyio.fail_after(5):
+        while build.state not in (BuildState.READY, BuildState.FAILED):
+            await anyio.sleep(0.01)
+            build = await core.builds.get("t", build.template_id, build.id)
+    return build
+
+
+def step(kind: str, *args: str, **more: Any) -> Step:
+    return Step(kind=StepKind(kind), args=list(args), **more)
+
+
+async def test_every_kind_of_step(made: tuple[Core, Engine, list[Any]]) -> None:
+    core, engine, log = made
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"archive"
+
+    await core.builds.upload("t", DIGEST, content())
+    recipe = Recipe(
+        from_template="base",
+        steps=[
+            step("env", "A", "1", "B", "2"), step("workdir", "app"), step("user", "worker"), step("run", "make", "root"),
+            step("copy", "src/*", "lib", "", "", files=DIGEST), step("run", "make"),
+        ],
+        start_command="serve", ready_command="check",
+    )  # fmt: skip
+    build = await carried_out(core, recipe)
+    assert build.state is BuildState.READY, build
+    env = {"A": "1", "B": "2"}
+    assert [entry for entry in log if entry != "commit"] == [
+        ("mkdir", "/home/user/app"), ("owner", "/home/user/app", "user"),
+        ("run", "useradd --create-home --shell /bin/bash worker", "0", None, {}),
+        ("run", "make", "root", "/home/user/app", env),
+        ("unpack", "/home/user/app/lib", b"archive", "src/*", "worker"),
+        ("run", "make", "worker", "/home/user/app", env),
+    ]  # fmt: skip
+    [prepared] = engine.prepared
+    assert prepared == build.template
+    assert (prepared.user, prepared.workdir, prepared.env) == ("worker", "/home/user/app", env)
+    assert (prepared.start_command, prepared.ready_command) == ("serve", "check")
+    assert [line.text for line in build.log if line.step == "6"] == ["[6/6] RUN make", "one", "two"]
+    assert (await core.templates.get("t", "app")).build_id == build.id
+
+
+async def test_known_results_are_used_until_one_is_forced(made: tuple[Core, Engine, list[Any]]) -> None:
+    core, _, log = made
+    steps = [step("run", "one"), step("run", "two"), step("run", "three")]
+    await carried_out(core, Recipe(from_template="base", steps=steps))
+    assert log.count("commit") == 3
+    await carried_out(core, Recipe(from_template="base", steps=steps))
+    assert log.count("commit") == 3
+    steps[1] = step("run", "two", force=True)
+    await carried_out(core, Recipe(from_template="base", steps=steps))
+    assert log.count("commit") == 5
+    await carried_out(core, Recipe(from_template="base", steps=steps[:1], force=True))
+    assert log.count("commit") == 6
+
+
+@pytest.mark.parametrize(
+    ("steps", "stage", "message"),
+    [
+        ([step("run", "well"), step("run", "fail")], "2", "failed to run command 'fail': exit status 1"),
+        ([step("run", "whoami", "nobody-here")], "1", "invalid username: 'nobody-here'"),
+        ([step("env", "A")], "1", "a name has no value"),
+        ([step("copy", "a", "b", files=DIGEST)], "1", "not uploaded"),
+        ([step("copy", "a")], "1", "no files"),
+    ],
+)
+async def test_a_failing_step_is_named(
+    made: tuple[Core, Engine, list[Any]], steps: list[Step], stage: str, message: str
+) -> None:
+    build = await carried_out(made[0], Recipe(from_template="base", steps=steps))
+    assert (build.state, build.step) == (BuildState.FAILED, stage)
+    assert message in (build.message or "")
+    assert build.log[-1].level == "error"
+
+
+async def test_images_have_aliases_and_stand_ins(made: tuple[Core, Engine, list[Any]]) -> None:
+    core = made[0]
+    assert (await carried_out(core, Recipe(from_image="e2bdev/base:latest"))).state is BuildState.READY
+    stood_in = await carried_out(core, Recipe(from_image="ubuntu:22.04"))
+    assert stood_in.state is BuildState.READY
+    assert any(line.level == "warn" and "stands in" in line.text for line in stood_in.log)
+    mirrored = await carried_out(core, Recipe(from_image="far.example/app:1"))
+    assert (mirrored.state, mirrored.step) == (BuildState.FAILED, "base")
+    assert "near.example:5000/app:1" in (mirrored.message or "")
+
+
+async def test_what_cannot_begin(made: tuple[Core, Engine, list[Any]]) -> None:
+    core = made[0]
+    build, tags = await core.builds.request("t", "app:v2", ["x"], LIMITS)
+    assert tags == ["v2", "x"]
+    for wrong in (Recipe(), Recipe(from_image="a", from_template="b")):
+        with pytest.raises(InvalidRequest):
+            await core.builds.begin("t", build.template_id, build.id, wrong)
+    with pytest.raises(TemplateNotFound):
+        await core.builds.begin("other", build.template_id, build.id, Recipe(from_template="base"))
+    with pytest.raises(InvalidRequest):
+        core.builds.has_files("t", "../../etc/passwd")
+    assert not core.builds.has_files("t", DIGEST)
+
+
+async def test_a_build_that_its_server_did_not_finish_has_failed(tmp_path: Path) -> None:
+    engine = Engine()
+    async with core_on(tmp_path, engine) as core:
+        build, _ = await core.builds.request("t", "app", [], LIMITS)
+    async with core_on(tmp_path, engine) as core:
+        found = await core.builds.get("t", build.template_id, build.id)
+        assert (found.state, found.step) == (BuildState.FAILED, "base")
+        with pytest.raises(NotFound):
+            await core.builds.begin("t", build.template_id, build.id, Recipe(from_template="base"))
+    engine.close()
