@@ -65,8 +65,9 @@ if ! grep -q '^user:' /etc/passwd; then
     chown -R "$id:$id" /home/user
 fi
 grep -q '^sudo:.*user' /etc/group || { sed -i '/^sudo:/d' /etc/group; echo 'sudo:x:27:user' >> /etc/group; }
-mkdir -p /usr/local/bin /opt/skerry
+mkdir -p /usr/local/bin /usr/bin /opt/skerry
 ln -sf /opt/skerry/agent /usr/local/bin/sudo
+ln -sf /opt/skerry/agent /usr/bin/sudo
 """
 """What every sandbox has, in an image that comes from elsewhere."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -25,6 +26,7 @@ from skerry.host.trees import Allowance
 from skerry.models import Image, Registry
 
 _TIMEOUT = "900s"
+_MESSAGE = re.compile(r'msg="(.*)"')
 _PASSED_ON = (
     "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR",
 )  # fmt: skip
@@ -78,7 +80,8 @@ class Puller:
                     said.append(line)
                     log(line)
         except CommandFailed as error:
-            why = said[-1] if said else str(error)
+            found = _MESSAGE.search(said[-1]) if said else None
+            why = found[1].replace('\\"', '"') if found else str(error)
             raise ImageUnreachable(f"cannot pull {reference}: {why}", log=said[-20:]) from error
 
     async def _unpack(self, staging: Path, blob: Path, diff_id: str) -> None:

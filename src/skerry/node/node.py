@@ -120,7 +120,7 @@ class Node:
 
         Claims do this by themselves; a server calls it at its start so that the first claim finds a sandbox ready.
         """
-        self._pool(template, isolation)
+        self._pool(template, isolation).pinned = True
 
     async def ready(self, template: Template, count: int = 1, isolation: Isolation = Isolation.GVISOR) -> None:
         """Wait until `count` sandboxes of the template are ready to be claimed (at most the pool's minimum)."""

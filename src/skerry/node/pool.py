@@ -23,6 +23,8 @@ class PoolSettings:
     """Sandboxes kept ready however busy it is. Each holds the memory of a started interpreter."""
     quiet_s: float = 60.0
     """After a claim, nothing is taken away for that long."""
+    forget_s: float = 900.0
+    """After that long without a claim nothing is kept ready, unless the pool is pinned."""
 
 
 class Pool:
@@ -32,13 +34,15 @@ class Pool:
         self.template = template
         self.isolation = isolation
         self.settings = settings
+        self.pinned = False
+        """Kept filled however long nobody claims."""
         self.starting = 0
         self.failures = 0
         """Starts that failed since the last that did not."""
         self.changed = anyio.Event()
         self._idle: deque[Unit] = deque()
         self._demand = Demand()
-        self._last_claim = 0.0
+        self._last_claim: float | None = None
 
     def __len__(self) -> int:
         return len(self._idle)
@@ -68,7 +72,7 @@ class Pool:
 
     def target(self, now: float) -> int:
         """How many should be ready."""
-        if self.settings.minimum <= 0:
+        if self.settings.minimum <= 0 or (not self.pinned and self._quiet(now) > self.settings.forget_s):
             return 0
         return min(max(self.settings.minimum, self._demand.burst(now)), max(self.settings.maximum, 1))
 
@@ -79,9 +83,13 @@ class Pool:
     def surplus(self, now: float) -> Unit | None:
         """One that is no longer wanted, taken out; None while demand is recent. Called again and again, the pool
         shrinks one by one."""
-        if len(self._idle) <= self.target(now) or now - self._last_claim < self.settings.quiet_s:
+        if len(self._idle) <= self.target(now) or 0 < self._quiet(now) < self.settings.quiet_s:
             return None
         return self._idle.pop()
+
+    def _quiet(self, now: float) -> float:
+        """Seconds since the last claim; 0 when there was none."""
+        return 0.0 if self._last_claim is None else now - self._last_claim
 
     def drain(self) -> list[Unit]:
         """Take out all."""
