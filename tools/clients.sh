@@ -4,12 +4,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build
 
-# A registry to pull images from, and what makes its passwords.
-if ! command -v docker-registry >/dev/null || ! command -v htpasswd >/dev/null; then
+# A registry to pull images from, what makes its passwords, and what a small image is made of.
+if ! command -v docker-registry >/dev/null || ! command -v htpasswd >/dev/null || ! command -v bash-static >/dev/null ||
+    ! command -v busybox >/dev/null; then
     printf '\033[1m▸\033[0m installing docker-registry for the tests\n'
     [ "$(id -u)" = 0 ] && root="" || root="sudo -E"
     $root env DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=5 \
-        install --no-install-recommends docker-registry apache2-utils </dev/null >build/registry.log 2>&1 ||
+        install --no-install-recommends docker-registry apache2-utils busybox-static bash-static </dev/null >build/registry.log 2>&1 ||
         { tail -20 build/registry.log; exit 1; }
     $root systemctl disable --now docker-registry >/dev/null 2>&1 || true # the tests start their own
 fi

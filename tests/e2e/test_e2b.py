@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.registry import serve, tiny_system
 
 from .conftest import Server
 from .test_documented_examples import examples
@@ -61,6 +65,23 @@ def test_the_documented_examples(server: Server, tmp_path: Path, page: str, word
         capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.stdout.split()[: len(words)] == words, done
+
+
+@pytest.mark.timeout(300)
+def test_a_template_from_a_registrys_image(tmp_path: Path) -> None:
+    (tmp_path / "registry").mkdir()
+    with contextmanager(serve)(tmp_path / "registry", "somebody:secret") as registry:
+        image = registry.push("tiny:1", [tiny_system()], Env=["PATH=/bin:/usr/bin", "FROM_IMAGE=yes"])
+        settings = {
+            "SKERRY_SUBNET": "10.219.0.0/16", "SKERRY_INSECURE_REGISTRIES": json.dumps([registry.address]),
+            "SKERRY_IMAGE_ALIASES": json.dumps({"tiny.example": registry.address}),
+        }  # fmt: skip
+        server = Server(tmp_path / "data", settings=settings)
+        env = {**environment(server), "IMAGE": image, "ALIAS": "tiny.example/tiny:1"}
+        try:
+            run(CLIENTS / "e2b-2.63" / "bin" / "python", *PYTEST, scenarios="e2b-registry", env=env)
+        finally:
+            assert server.stop() == 0
 
 
 @pytest.fixture(scope="module")
