@@ -52,8 +52,11 @@ class Templates:
         return sorted(found, key=lambda template: template.name)
 
     async def get(self, tenant_id: str, reference: str) -> Template:
-        """Raises TemplateNotFound, InvalidRequest."""
-        name, tag = parse(reference)
+        """Raises TemplateNotFound: also for what no template can be named."""
+        try:
+            name, tag = parse(reference)
+        except InvalidRequest as error:
+            raise TemplateNotFound(error.message, template=reference) from None
         record = await self._store.template(tenant_id, name)
         if record is None:
             if tag != DEFAULT_TAG:
