@@ -124,6 +124,7 @@ class BuildImages:
     def __init__(self) -> None:
         self.known: dict[str, Image] = {"sha256:x": Image(layers=["base layer"])}
         self.steps: dict[str, str] = {}
+        self.kept: dict[str, str] = {}
 
     def image(self, digest: str) -> Image:
         return self.known[digest]
@@ -135,6 +136,12 @@ class BuildImages:
 
     def size_mib(self, image: Image) -> float:
         return float(len(image.layers))
+
+    def keep(self, build_id: str, digest: str) -> None:
+        self.kept[build_id] = digest
+
+    def let_go(self, build_id: str) -> None:
+        self.kept.pop(build_id, None)
 
     def known_layer(self, key: str) -> str | None:
         return self.steps.get(key)

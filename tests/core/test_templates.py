@@ -85,7 +85,7 @@ async def test_tags_move_and_go(tmp_path: Path) -> None:
         assert {tag.tag: tag.build_id for tag in await core.templates.tags("t", "app")} == {
             "v1": first.id, "v2": second.id, "latest": first.id,
         }  # fmt: skip
-        await core.templates.remove("t", "app")
+        await core.builds.remove("t", "app")
         with pytest.raises(TemplateNotFound):
             await core.templates.get("t", "app:v1")
         assert await store.build(first.id) is None

@@ -16,6 +16,7 @@ from skerry.host import debian, images
 from skerry.host.commands import CommandFailed
 from skerry.host.definitions import Definition
 from skerry.host.images import Images
+from skerry.models import Image
 
 pytestmark = pytest.mark.anyio
 
@@ -157,6 +158,24 @@ async def test_collect_keeps_what_is_named_or_in_use(
     assert store.trees(store.template("base").image) == [layers[2]]
     assert len(list((tmp_path / "images").iterdir())) == 1
     assert list((tmp_path / "building").iterdir()) == []
+
+
+async def test_collect_keeps_what_a_users_build_made(tmp_path: Path, trees: SmallTrees) -> None:
+    store = Images(tmp_path)
+    await build(store)
+    below = store.image(store.template("base").image).layers
+    (tmp_path / "building/tree").mkdir()
+    (tmp_path / "building/tree/added").write_text("x")
+    image = store.add(Image(layers=[*below, store.layers.adopt(tmp_path / "building/tree")]))
+    store.keep("a build", image)
+    store.remember_layer("key", store.image(image).layers[1])
+    assert store.collect() == []
+    assert len(store.trees(image)) == 2
+    store.let_go("a build")
+    assert len(store.collect()) == 1
+    assert store.known_layer("key") is None
+    with pytest.raises(TemplateNotFound):
+        store.image(image)
 
 
 async def test_a_template_based_on_another_shares_its_layers(tmp_path: Path, trees: SmallTrees) -> None:

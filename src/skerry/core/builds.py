@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shlex
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from skerry.core.templates import Templates, parse
 from skerry.errors import (
@@ -26,6 +28,7 @@ from skerry.errors import (
     InvalidRequest,
     LimitExceeded,
     NotFound,
+    RequestTooLarge,
     TemplateBuildFailed,
     UserNotFound,
 )
@@ -51,6 +54,10 @@ BUILDING_MAX = 20
 BUILD_TIMEOUT_S = 3600.0
 LOG_MAX = 10_000
 """Lines of a build's log; what comes after is dropped."""
+LOG_CHARACTERS_MAX = 4 * 1024 * 1024
+UPLOAD_MAX = 4 << 30
+"""Bytes of the files of one step."""
+UPLOADS_KEPT_S = 7 * 24 * 3600.0
 BASE, FINALIZE = "base", "finalize"
 _STEP_DISK_MIB = 20_480
 _PROVISION = """
@@ -82,9 +89,11 @@ class _Work:
     tags: list[str]
     stage: str = BASE
     log: list[BuildLine] = field(default_factory=list)
+    characters: int = 0
 
     def say(self, text: str, level: str = "info") -> None:
-        if len(self.log) < LOG_MAX:
+        self.characters += len(text)
+        if len(self.log) < LOG_MAX and self.characters < LOG_CHARACTERS_MAX:
             self.log.append(BuildLine(at=datetime.now(UTC), level=level, text=text[:4000], step=self.stage))
 
 
@@ -110,6 +119,7 @@ class Builds:
     async def start(self, group: anyio.abc.TaskGroup) -> None:
         """Builds run in `group`. Those that an earlier server did not finish have failed."""
         self._group = group
+        await anyio.to_thread.run_sync(self._sweep)
         for build in await self._store.unfinished():
             lost = {"state": BuildState.FAILED, "message": "the server ended before the build did", "step": BASE}
             await self._store.save(build.model_copy(update=lost))
@@ -167,6 +177,12 @@ class Builds:
             raise NotFound(f"cannot find build {build_id}: the template has none of that id")
         return build
 
+    async def remove(self, tenant_id: str, reference: str) -> None:
+        """A template with its builds and tags; sandboxes that run go on. Raises TemplateNotFound."""
+        record = await self._templates.record(tenant_id, reference)
+        for build_id in await self._store.remove(record.id):
+            self._images.let_go(build_id)
+
     # --- files ------------------------------------------------------------------------------------------------------
 
     def has_files(self, tenant_id: str, digest: str) -> bool:
@@ -174,18 +190,33 @@ class Builds:
         return self._archive(tenant_id, digest).exists()
 
     async def upload(self, tenant_id: str, digest: str, chunks: AsyncIterator[bytes]) -> None:
-        """Keep an archive for the `copy` steps that name that hash: wholly or not at all. Raises InvalidRequest."""
+        """Keep an archive for the `copy` steps that name that hash, for UPLOADS_KEPT_S: wholly or not at all.
+
+        Raises:
+            InvalidRequest, RequestTooLarge
+        """
         path = anyio.Path(self._archive(tenant_id, digest))
         await path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_suffix(f".{uuid.uuid4().hex}")
         try:
             async with await anyio.open_file(partial, "wb") as file:
+                left = UPLOAD_MAX
                 async for chunk in chunks:
+                    left -= len(chunk)
+                    if left < 0:
+                        raise RequestTooLarge(
+                            f"cannot take files of more than {UPLOAD_MAX} bytes for one step", limit=UPLOAD_MAX
+                        )
                     await file.write(chunk)
             await partial.rename(path)
         finally:
             with anyio.CancelScope(shield=True):
                 await partial.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        for path in self._files.glob("*/*"):
+            if time.time() - path.stat().st_mtime > UPLOADS_KEPT_S:
+                path.unlink(missing_ok=True)
 
     def _archive(self, tenant_id: str, digest: str) -> Path:
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
@@ -221,6 +252,8 @@ class Builds:
             work.say(message, "error")
             build = build.model_copy(update={"state": BuildState.FAILED, "message": message, "step": work.stage})
         try:
+            if build.template is not None:
+                self._images.keep(build.id, build.template.image)
             await self._store.save(build.model_copy(update={"log": work.log}))
             if message is None:
                 for tag in work.tags:

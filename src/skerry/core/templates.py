@@ -86,10 +86,6 @@ class Templates:
         assert record is not None
         return record
 
-    async def remove(self, tenant_id: str, reference: str) -> None:
-        """With its builds and tags; sandboxes that run go on. Raises TemplateNotFound."""
-        await self._store.remove((await self.record(tenant_id, reference)).id)
-
     async def tags(self, tenant_id: str, reference: str) -> list[Tag]:
         """Raises TemplateNotFound."""
         return await self._store.tags((await self.record(tenant_id, reference)).id)

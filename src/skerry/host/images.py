@@ -2,6 +2,7 @@
 
     <directory>/layers/<digest>/            trees of files, shared by the images that are made of them
     <directory>/images/<digest>.json        what an image is made of, and how programs start in it
+    <directory>/kept/<build>                the image that a user's build made
     <directory>/steps/<key>                 which layer a step of a build made
     <directory>/templates/<name>.json       what the name means at present
     <directory>/building/                   trees under way; swept at the next build
@@ -53,10 +54,11 @@ class Images:
     def __init__(self, directory: Path = DEFAULT_DIRECTORY) -> None:
         self.layers = Layers(directory / "layers")
         self._images = directory / "images"
+        self._kept = directory / "kept"
         self._steps = directory / "steps"
         self._templates = directory / "templates"
         self._building = directory / "building"
-        for path in (directory, self._images, self._steps, self._templates, self._building):
+        for path in (directory, self._images, self._kept, self._steps, self._templates, self._building):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     # --- what there is ----------------------------------------------------------------------------------------------
@@ -109,6 +111,13 @@ class Images:
         digest = f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
         _write(self._images / f"{digest[7:]}.json", content)
         return digest
+
+    def keep(self, build_id: str, digest: str) -> None:
+        """`collect` leaves the image alone until it is let go."""
+        _write(self._kept / build_id, digest + "\n")
+
+    def let_go(self, build_id: str) -> None:
+        (self._kept / build_id).unlink(missing_ok=True)
 
     def known_layer(self, key: str) -> str | None:
         """The layer that a step of that key made before, while it is here."""
@@ -228,18 +237,21 @@ class Images:
 
     # --- cleaning up ------------------------------------------------------------------------------------------------
 
-    def collect(self, in_use: Collection[str] = (), images: Collection[str] = ()) -> list[str]:
-        """Remove the images that no template names, and the layers that none of the rest is made of.
+    def collect(self, in_use: Collection[str] = ()) -> list[str]:
+        """Remove the images that no template and no build names, and the layers that none of the rest is made of.
 
         Args:
             in_use: names of layers that something is mounted on; they stay.
-            images: digests of images that somebody else names.
 
         Returns:
             The names of the layers removed.
         """
-        wanted = {template.image for template in self.templates()} | set(images)
-        layers = {layer for digest in wanted for layer in self.image(digest).layers}
+        wanted = {template.image for template in self.templates()}
+        wanted |= {path.read_text().strip() for path in self._kept.iterdir()}
+        layers: set[str] = set()
+        for digest in wanted:
+            with suppress(TemplateNotFound):
+                layers |= set(self.image(digest).layers)
         for path in self._images.glob("*.json"):
             if f"sha256:{path.stem}" not in wanted:
                 path.unlink()

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from skerry.errors import TemplateNotFound
-from skerry.host import manifest
+from skerry.host import manifest, mounts
 
 DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
 _NAME = re.compile(r"^[0-9a-f]{32}$")
@@ -73,7 +74,7 @@ class Layers:
 def _write_out(tree: Path) -> None:
     descriptor = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
-        os.sync()
+        if mounts.sync_file_system(descriptor) != 0:
+            raise OSError(errno.EIO, f"cannot write out {tree}")
     finally:
         os.close(descriptor)

@@ -41,9 +41,17 @@ class SqlBuilds:
         query = sa.select(templates).where(templates.c.tenant_id == tenant_id).order_by(templates.c.name)
         return [TemplateRecord(row.id, row.name) for row in await self._store.write(lambda c: c.execute(query).all())]
 
-    async def remove(self, template_id: str) -> None:
+    async def remove(self, template_id: str) -> list[str]:
         """See `ports.BuildStore.remove`."""
-        await self._store.write(lambda c: c.execute(sa.delete(templates).where(templates.c.id == template_id)))
+
+        def work(connection: sa.Connection) -> list[str]:
+            found = (
+                connection.execute(sa.select(builds.c.id).where(builds.c.template_id == template_id)).scalars().all()
+            )
+            connection.execute(sa.delete(templates).where(templates.c.id == template_id))
+            return list(found)
+
+        return await self._store.write(work)
 
     async def save(self, build: Build) -> None:
         """See `ports.BuildStore.save`."""

@@ -221,4 +221,4 @@ def _listed(template: Template) -> dict[str, Any]:
 
 async def remove(caller: CallerOf, template_id: str) -> None:
     """`DELETE /templates/{id}`."""
-    await caller.core.templates.remove(caller.tenant_id, template_id)
+    await caller.core.builds.remove(caller.tenant_id, template_id)
