@@ -16,7 +16,10 @@ def test_a_foreign_system_becomes_a_template():
         .run_cmd("id; pwd; echo $FROM_IMAGE > made")
         .run_cmd("sudo touch /root/by-root")
     )
-    Template.build(template, "tiny", cpu_count=1, memory_mb=256, on_build_logs=lambda entry: log.append(entry.message))
+    Template.build(
+        template, "tiny", cpu_count=1, memory_mb=256, skip_cache=True,  # the log is looked at
+        on_build_logs=lambda entry: log.append(entry.message),
+    )  # fmt: skip
     assert "uid=1001(user) gid=1001(user) groups=1001(user),27(sudo)" in log
     assert "/home/user" in log
     sandbox = Sandbox.create("tiny", timeout=60)
