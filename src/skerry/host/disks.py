@@ -145,7 +145,7 @@ class Disks:
         self.image_path(name).unlink(missing_ok=True)
 
     def _export(self, name: str, target: Path) -> None:
-        _sync_file_system(self._mounts / name / "layer")
+        mounts.sync_file_system(self._mounts / name / "layer")
         copy_sparse(self.image_path(name), target)
 
 
@@ -210,15 +210,6 @@ def _loop_device(backing: int) -> tuple[int, str]:
     finally:
         os.close(control)
     raise OSError(errno.EBUSY, "cannot get a loop device: all that were free were taken by others")
-
-
-def _sync_file_system(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if mounts.sync_file_system(descriptor) != 0:
-            raise OSError(errno.EIO, f"cannot write out {path}")
-    finally:
-        os.close(descriptor)
 
 
 def _refusal(error: OSError, directory: Path) -> HostFull | SandboxStartFailed:

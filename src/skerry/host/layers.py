@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -44,7 +42,7 @@ class Layers:
         digest = digest or manifest.digest(tree)
         place = self._place(digest)
         if not place.is_dir():
-            _write_out(tree)
+            mounts.sync_file_system(tree)
             tree.rename(place)
         return digest
 
@@ -69,12 +67,3 @@ class Layers:
             raise TemplateNotFound(f"cannot find layer {digest!r}: that is no digest")
         # Half of it: the kernel takes one page for all the names of a mount's layers.
         return self._directory / digest[7:39]
-
-
-def _write_out(tree: Path) -> None:
-    descriptor = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if mounts.sync_file_system(descriptor) != 0:
-            raise OSError(errno.EIO, f"cannot write out {tree}")
-    finally:
-        os.close(descriptor)

@@ -49,9 +49,14 @@ def enter_private_namespace() -> None:
     mount("tmpfs", Path("/proc/sys/net"), "tmpfs", MS_RDONLY, "size=0,nr_inodes=1")
 
 
-def sync_file_system(descriptor: int) -> int:
-    """syncfs(2): write out the file system that `descriptor` is on; 0 when done."""
-    return int(_libc.syncfs(descriptor))
+def sync_file_system(path: Path) -> None:
+    """syncfs(2): write out the file system that the directory `path` is on. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            raise _error(f"write out {path}")
+    finally:
+        os.close(descriptor)
 
 
 def _error(what: str) -> OSError:
