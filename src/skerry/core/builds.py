@@ -20,7 +20,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
-import anyio.to_thread
+from anyio.to_thread import run_sync as to_thread
 
 from skerry.core.templates import Templates, parse
 from skerry.errors import (
@@ -119,7 +119,7 @@ class Builds:
     async def start(self, group: anyio.abc.TaskGroup) -> None:
         """Builds run in `group`. Those that an earlier server did not finish have failed."""
         self._group = group
-        await anyio.to_thread.run_sync(self._sweep)
+        await to_thread(self._sweep)
         for build in await self._store.unfinished():
             lost = {"state": BuildState.FAILED, "message": "the server ended before the build did", "step": BASE}
             await self._store.save(build.model_copy(update=lost))
@@ -253,7 +253,7 @@ class Builds:
             build = build.model_copy(update={"state": BuildState.FAILED, "message": message, "step": work.stage})
         try:
             if build.template is not None:
-                self._images.keep(build.id, build.template.image)
+                await to_thread(self._images.keep, build.id, build.template.image)
             await self._store.save(build.model_copy(update={"log": work.log}))
             if message is None:
                 for tag in work.tags:
@@ -264,19 +264,20 @@ class Builds:
 
     async def _carry_out(self, work: _Work) -> Template:
         image, parent = await self._base(work)
-        digest = self._images.add(image)
+        digest = await to_thread(self._images.add, image)
         force = work.recipe.force
         for number, step in enumerate(work.recipe.steps, 1):
             work.stage = str(number)
             work.say(f"[{number}/{len(work.recipe.steps)}] {step.kind.upper()} {_shown(step)}")
             force |= step.force
             image = await self._step(work, image, digest, step, force)
-            digest = self._images.add(image)
+            digest = await to_thread(self._images.add, image)
         work.stage = FINALIZE
         inherited = work.recipe.start_command is None and parent is not None
+        size_mib = await to_thread(self._images.size_mib, image)
         template = Template(
             name=work.build.name, image=digest, limits=work.build.limits, built_at=datetime.now(UTC),
-            languages=parent.languages if parent else [], size_mib=self._images.size_mib(image), env=image.env,
+            languages=parent.languages if parent else [], size_mib=size_mib, env=image.env,
             user=image.user, workdir=image.workdir, build_id=work.build.id,
             start_command=parent.start_command if inherited and parent else work.recipe.start_command,
             ready_command=parent.ready_command if inherited and parent else work.recipe.ready_command,
@@ -322,14 +323,14 @@ class Builds:
         return f"{self._aliases[first]}/{rest}" if slash and first in self._aliases else reference
 
     async def _provisioned(self, work: _Work, image: Image) -> Image:
-        digest = self._images.add(image)
+        digest = await to_thread(self._images.add, image)
         key = _key(digest, ["provision", _PROVISION])
         layer = self._images.known_layer(key)
         if layer is None:
             async with self._engine.workbench(digest, _limits(work)) as bench:
                 await _run(work, bench.agent, ["/bin/sh", "-c", _PROVISION], "provision", user="0", image=None)
                 layer = await bench.commit()
-            self._images.remember_layer(key, layer)
+            await to_thread(self._images.remember_layer, key, layer)
         return image.model_copy(update={"layers": [*image.layers, layer]})
 
     # --- steps ------------------------------------------------------------------------------------------------------
@@ -348,7 +349,7 @@ class Builds:
             async with self._engine.workbench(digest, _limits(work)) as bench:
                 await self._act(work, bench.agent, image, step)
                 layer = await bench.commit()
-            self._images.remember_layer(key, layer)
+            await to_thread(self._images.remember_layer, key, layer)
         changed: dict[str, object] = {"layers": [*image.layers, layer]}
         if step.kind is StepKind.USER:
             changed["user"] = step.args[0]

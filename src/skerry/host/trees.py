@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,10 +177,3 @@ class _opened:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
-
-
-def paths(root: Path) -> Iterator[str]:
-    """Every entry below a tree of ours, relative to it; for tests and logs."""
-    for parent, directories, names in os.walk(root):
-        for name in (*directories, *names):
-            yield os.path.relpath(os.path.join(parent, name), root)
