@@ -45,6 +45,7 @@ async def built(core: Core, store: SqlBuilds, name: str, *tags: str, tenant: str
     await store.save(build)
     for tag in given:
         await store.tag(build.template_id, tag, build.id)
+    core.templates.forget()  # as a build does at its end
     return build
 
 

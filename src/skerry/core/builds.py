@@ -182,6 +182,7 @@ class Builds:
         record = await self._templates.record(tenant_id, reference)
         for build_id in await self._store.remove(record.id):
             self._images.let_go(build_id)
+        self._templates.forget()
 
     # --- files ------------------------------------------------------------------------------------------------------
 
@@ -258,6 +259,7 @@ class Builds:
             if message is None:
                 for tag in work.tags:
                     await self._store.tag(work.build.template_id, tag, work.build.id)
+                self._templates.forget()
         except Exception:
             logger.exception("cannot keep build %s", work.build.id)
         self._works.pop(work.build.id, None)

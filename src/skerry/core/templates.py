@@ -16,6 +16,7 @@ from skerry.ports import BuildStore, TemplateRecord
 from skerry.ports import Templates as Shipped
 
 DEFAULT_TAG = "default"
+_KNOWN_MAX = 10_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _TAG = re.compile(r"[a-z0-9_][a-z0-9._-]{0,127}")
 
@@ -38,6 +39,8 @@ class Templates:
 
     def __init__(self, shipped: Shipped, store: BuildStore) -> None:
         self._shipped, self._store = shipped, store
+        # Every create asks; this server is the only one that writes to its store. None: the tenant has none of its own.
+        self._known: dict[tuple[str, str, str], Template | None] = {}
 
     # --- what there is ----------------------------------------------------------------------------------------------
 
@@ -57,15 +60,32 @@ class Templates:
             name, tag = parse(reference)
         except InvalidRequest as error:
             raise TemplateNotFound(error.message, template=reference) from None
+        key = (tenant_id, name, tag)
+        known = self._known
+        if key in known:
+            own = known[key]
+        else:
+            if len(known) >= _KNOWN_MAX:
+                known.clear()
+            # Into the dictionary of before the question: one that was forgotten meanwhile is nobody's any more.
+            own = known[key] = await self._own(tenant_id, name, tag, reference)
+        if own is None and tag != DEFAULT_TAG:
+            raise _missing(reference)
+        return own or self._shipped.template(name)
+
+    async def _own(self, tenant_id: str, name: str, tag: str, reference: str) -> Template | None:
+        """The tenant's own; None when it has none of that name. Raises TemplateNotFound: it has, but not so tagged."""
         record = await self._store.template(tenant_id, name)
         if record is None:
-            if tag != DEFAULT_TAG:
-                raise _missing(reference)
-            return self._shipped.template(name)
+            return None
         build = await self._tagged(record, tag)
         if build is None or build.template is None:
             raise _missing(reference)
         return _named(build.template, record.name, tag)
+
+    def forget(self) -> None:
+        """To be called when a template, a build or a tag has changed."""
+        self._known = {}
 
     def build(self, name: str) -> AsyncIterator[str]:
         """See `ports.Templates.build`."""
@@ -84,6 +104,7 @@ class Templates:
         """The template of that name, which is new if there was none. Raises InvalidRequest."""
         record = await self._store.template(tenant_id, parse(name)[0], make=secrets.token_hex(10))
         assert record is not None
+        self.forget()
         return record
 
     async def tags(self, tenant_id: str, reference: str) -> list[Tag]:
@@ -104,12 +125,14 @@ class Templates:
             raise _missing(reference)
         for text in wanted:
             await self._store.tag(record.id, text, build.id)
+        self.forget()
         return build.id, wanted
 
     async def untag(self, tenant_id: str, reference: str, tags: Sequence[str]) -> None:
         """Take tags away. Raises TemplateNotFound: also for a tag that is not there; the others are gone then."""
         record = await self.record(tenant_id, reference)
         missing = [tag for tag in tags if not await self._store.untag(record.id, _tag_of(record.name, tag))]
+        self.forget()
         if missing:
             raise _missing(f"{record.name}:{missing[0]}")
 
