@@ -79,6 +79,8 @@ func (a *agent) carryOut(ch *channel, text []byte) (any, error) {
 		return streaming(ch, text, a.write)
 	case "unpack":
 		return streaming(ch, text, a.unpack)
+	case "pack":
+		return streaming(ch, text, a.pack)
 	case "stat":
 		return with(text, a.stat)
 	case "listdir":

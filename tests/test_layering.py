@@ -10,10 +10,11 @@ import skerry
 
 ROOT = Path(skerry.__file__).parent
 
-VOCABULARY = {"skerry", "errors", "models", "ports"}
+VOCABULARY = {"skerry", "errors", "expansion", "models", "ports"}
 ALLOWED: dict[str, set[str]] = {
     "skerry": {"sdk"},  # lazily, in `__getattr__`
     "errors": set(),
+    "expansion": {"errors"},
     "models": set(),
     "ports": {"errors", "models"},
     "core": VOCABULARY,
@@ -26,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "node": VOCABULARY | {"host", "drivers", "agentlink"},
     "config": {"skerry"},
     "interpreter": {"interpreter"},
-    "sdk": {"skerry", "errors", "models"},
+    "sdk": {"skerry", "errors", "expansion", "models"},
     "cli": {"skerry", "errors", "models", "sdk"},
     "__main__": {"cli"},
 }

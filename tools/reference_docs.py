@@ -21,8 +21,10 @@ from skerry.models import EndCode, SandboxState
 from skerry.sdk import (
     ExecResult,
     Execution,
+    Image,
     Sandbox,
     ShownResult,
+    Template,
 )  # the SDK registers the errors that only clients raise
 from skerry.sdk._sync.code import Context
 from skerry.sdk._sync.files import Files
@@ -115,7 +117,7 @@ def _parameter(parameter: Any) -> str:
 def sdk() -> list[str]:
     """Signatures and docstrings of what the SDK offers, class by class."""
     lines: list[str] = []
-    for offered in (Sandbox, Execution, ShownResult, Context, ExecResult, Process, Files, Pty, Terminal):
+    for offered in (Sandbox, Execution, ShownResult, Context, ExecResult, Process, Files, Pty, Terminal, Image, Template):
         [tree] = ast.parse(textwrap.dedent(inspect.getsource(offered))).body
         assert isinstance(tree, ast.ClassDef)
         members = "\n".join(member for member in map(_member, tree.body) if member)

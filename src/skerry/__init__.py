@@ -11,10 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skerry.sdk import AsyncSandbox, ExecResult, Execution, Sandbox, ShownResult
+    from skerry.sdk import AsyncSandbox, AsyncTemplate, ExecResult, Execution, Image, Sandbox, ShownResult, Template
 
 __version__ = "0.1.0"
-__all__ = ["AsyncSandbox", "ExecResult", "Execution", "Sandbox", "ShownResult", "__version__"]
+__all__ = [
+    "AsyncSandbox", "AsyncTemplate", "ExecResult", "Execution", "Image", "Sandbox", "ShownResult", "Template",
+    "__version__",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -248,15 +248,27 @@ class StepKind(StrEnum):
     USER = "user"
 
 
+FilesHash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
+
+
 class Step(Request):
     """One step of a recipe."""
 
-    kind: StepKind
+    kind: Annotated[StepKind, Field(strict=False)]
     args: Annotated[list[Text], Field(min_length=1, max_length=1000)]
     """run: command, user or ""; copy: source, target, owner or "", octal mode or ""; env: name, value, name, value …;
     workdir: path; user: name."""
-    files: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    files: FilesHash | None = None
     """copy: the hash under which its files were uploaded."""
+    from_stage: StageName | None = None
+    """copy: the stage whose files are copied, in place of uploaded ones; `source` is an absolute path then."""
+    shell: Annotated[list[Text], Field(min_length=1, max_length=16)] | None = None
+    """run: what the command is given to as the last argument; default: `/bin/bash -l -c`."""
+    variables: Environment = {}
+    """Of this step alone, as ARG of a Dockerfile gives them: for the program of run, and for `expand`."""
+    expand: bool = False
+    """The rules of a Dockerfile for quotes and variables hold in `args`, but for run, whose shell has its own."""
     force: bool = False
     """Carry it out, and what follows, although a result is known."""
 
@@ -268,18 +280,45 @@ class Registry(Request):
     password: str
 
 
-class Recipe(Request):
-    """What a template is built from."""
+class Stage(Request):
+    """What an image is made of: one source, and the steps after it."""
 
     from_image: str | None = None
     """Of an OCI registry, for example `ubuntu:22.04`."""
     from_template: str | None = None
+    from_stage: StageName | None = None
+    """An earlier stage of the same recipe."""
+    from_files: FilesHash | None = None
+    """An uploaded tar: of a root file system (`docker export`), or of an image (`docker save`, OCI)."""
     registry: Registry | None = None
+    as_image: bool = False
+    """Keep the user and the working directory that the image names, root and `/` if it names none, as docker does;
+    otherwise they are `user` and its home directory."""
     steps: Annotated[list[Step], Field(max_length=1000)] = []
+
+
+class Recipe(Stage):
+    """What a template is built from."""
+
+    stages: Annotated[dict[StageName, Stage], Field(max_length=50)] = {}
+    """Made only when something asks for them, each once."""
     start_command: Text | None = None
     ready_command: Text | None = None
     force: bool = False
     """Carry out every step although results are known."""
+
+
+class BuildSpec(Request):
+    """A build of a template."""
+
+    recipe: Recipe
+    tags: Annotated[list[str], Field(max_length=64)] = []
+    """Which names of the template mean the build when it is done; default: `default`, or the tag in the name."""
+    cpu: Annotated[float, Field(strict=False, ge=0.05, le=512)] = 2.0
+    """What its sandboxes may use unless they ask for something else; also the limits of its steps."""
+    memory_mib: Annotated[int, Field(ge=128, le=4 * 1024 * 1024)] = 1024
+    disk_mib: Annotated[int, Field(ge=16, le=64 * 1024 * 1024)] = 4096
+    pids: Annotated[int, Field(ge=16, le=1_000_000)] = 512
 
 
 class BuildState(StrEnum):
@@ -454,13 +493,15 @@ class MakeDirectory(Request):
     path: Text
     parents: bool = True
     mode: Annotated[int, Field(ge=0, le=0o7777)] = 0o755
-    user: Text = "user"
+    user: Text | None = None
+    """Default: the template's, mostly `user`."""
 
 
 class Rename(Request):
     source: Text
     target: Text
-    user: Text = "user"
+    user: Text | None = None
+    """Default: the template's, mostly `user`."""
 
 
 class SetAttributes(Request):
@@ -468,7 +509,8 @@ class SetAttributes(Request):
     mode: Annotated[int, Field(ge=0, le=0o7777)] | None = None
     owner: Text | None = None
     group: Text | None = None
-    user: Text = "user"
+    user: Text | None = None
+    """Default: the template's, mostly `user`."""
 
 
 class WatchEventType(StrEnum):

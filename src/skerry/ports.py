@@ -172,6 +172,11 @@ class Agent(Protocol):
         """
         ...  # fmt: skip
 
+    def pack(self, path: str, *, user: str = "user") -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """A tar of all that matches a pattern, and what is below, under their whole paths; nothing of other mounts. A
+        symbolic link that matches stands for what it leads to."""
+        ...
+
     async def stat(self, path: str, *, user: str = "user") -> FileInfo: ...
     async def list_files(
         self, path: str, *, user: str = "user", depth: int = 1, limit: int = 100_000
@@ -370,10 +375,14 @@ class Images(Protocol):
 
 
 class Puller(Protocol):
-    """Pulls images from registries. `host.registry.Puller`."""
+    """Brings images from elsewhere. `host.registry.Puller`."""
 
     async def pull(self, reference: str, credentials: Registry | None, log: Callable[[str], None]) -> Image:
-        """Raises ImageUnreachable, TemplateBuildFailed, InvalidRequest."""
+        """From a registry. Raises ImageUnreachable, TemplateBuildFailed, InvalidRequest."""
+        ...
+
+    async def load(self, archive: Path, log: Callable[[str], None]) -> Image:
+        """From a tar of a root file system or of an image. Raises as `pull`."""
         ...
 
 

@@ -21,6 +21,7 @@ from skerry.models import (
     Limits,
     Output,
     Recipe,
+    Stage,
     Step,
     StepKind,
 )
@@ -64,6 +65,19 @@ class Bench:
     async def unpack(self, path: str, chunks: AsyncIterator[bytes], **how: Any) -> int:
         self.log.append(("unpack", path, b"".join([chunk async for chunk in chunks]), how["source"], how["owner"]))
         return 1
+
+    @asynccontextmanager
+    async def pack(self, path: str, *, user: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.log.append(("pack", path))
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"tar of "
+            yield path.encode()
+
+        yield chunks()
+
+    async def write_file(self, path: str, content: bytes, *, user: str, mode: int) -> None:
+        self.log.append(("write", path, content))
 
     async def commit(self) -> str:
         self.log.append("commit")
@@ -145,9 +159,9 @@ async def test_known_results_are_used_until_one_is_forced(made: tuple[Core, Engi
     [
         ([step("run", "well"), step("run", "fail")], "2", "failed to run command 'fail': exit status 1"),
         ([step("run", "whoami", "nobody-here")], "1", "invalid username: 'nobody-here'"),
-        ([step("env", "A")], "1", "a name has no value"),
         ([step("copy", "a", "b", files=DIGEST)], "1", "not uploaded"),
-        ([step("copy", "a")], "1", "no files"),
+        ([step("env", "A", "${", expand=True)], "1", "cannot understand"),
+        ([step("env", "M", "rwx"), step("copy", "a", "b", "", "$M", files=DIGEST, expand=True)], "2", "is no mode"),
     ],
 )
 async def test_a_failing_step_is_named(
@@ -157,6 +171,72 @@ async def test_a_failing_step_is_named(
     assert (build.state, build.step) == (BuildState.FAILED, stage)
     assert message in (build.message or "")
     assert build.log[-1].level == "error"
+
+
+async def test_stages_are_made_once_and_only_when_they_are_asked_for(
+    made: tuple[Core, Engine, list[Any]],
+) -> None:
+    core, _, log = made
+    stages = {
+        "tools": Stage(from_template="base", steps=[step("run", "make tools")]),
+        "unused": Stage(from_template="base", steps=[step("run", "fail")]),
+        "built": Stage(from_stage="tools", steps=[step("run", "make")]),
+    }
+    copies = [
+        step("copy", "/out/a", "/a", "", "0755", from_stage="built"), step("copy", "/t", "/t/", "root", from_stage="tools")
+    ]  # fmt: skip
+    build = await carried_out(core, Recipe(from_template="base", steps=copies, stages=stages))
+    assert build.state is BuildState.READY, build
+    assert [entry[0:2] for entry in log if entry != "commit"] == [
+        ("run", "make tools"), ("run", "make"), ("pack", "/out/a"), ("unpack", "/a"), ("pack", "/t"), ("unpack", "/t/"),
+    ]  # fmt: skip
+    assert ("unpack", "/a", b"tar of /out/a", "/out/a", "user") in log
+    assert "[built 1/1] RUN make" in [line.text for line in build.log]
+
+
+async def test_words_are_expanded_where_that_is_wanted(made: tuple[Core, Engine, list[Any]]) -> None:
+    core, _, log = made
+    steps = [
+        step("env", "A", "'1'", "B", "${A:-none}$X", expand=True, variables={"X": "x", "A": "argument"}),
+        step("workdir", "/srv/$A", expand=True, variables={"A": "argument"}),
+        step("env", "C", "$A"),
+        step("run", "echo $A", shell=["/bin/sh", "-c"], variables={"A": "argument", "Y": "y"}, expand=True),
+    ]
+    build = await carried_out(core, Recipe(from_template="base", steps=steps))
+    assert build.template is not None, build
+    assert build.template.env == {"A": "1", "B": "argumentx", "C": "$A"}
+    assert ("mkdir", "/srv/1") in log
+    assert ("run", "echo $A", "user", "/srv/1", {"A": "1", "B": "argumentx", "C": "$A", "Y": "y"}) in log
+
+
+async def test_login_shells_are_told_of_the_path(made: tuple[Core, Engine, list[Any]]) -> None:
+    core, _, log = made
+    build = await carried_out(core, Recipe(from_template="base", steps=[step("env", "PATH", "/opt/a b:/bin")]))
+    assert build.state is BuildState.READY, build
+    assert log == [("write", "/etc/profile.d/image-path.sh", b"PATH='/opt/a b:/bin'\n"), "commit"]
+
+
+async def test_an_image_says_who_programs_run_as(made: tuple[Core, Engine, list[Any]]) -> None:
+    core = made[0]
+    for wanted, user, workdir in (
+        (Recipe(from_template="base"), "user", None), (Recipe(from_template="base", as_image=True), "user", None),
+        (Recipe(from_image="ubuntu:1", as_image=True), "root", "/"), (Recipe(from_image="ubuntu:1"), "user", None),
+    ):  # fmt: skip
+        template = (await carried_out(core, wanted)).template
+        assert template is not None
+        assert (template.user, template.workdir) == (user, workdir), wanted
+
+
+async def test_a_log_is_followed_to_its_end(made: tuple[Core, Engine, list[Any]]) -> None:
+    core = made[0]
+    steps = [step("run", "one"), step("run", "fail")]
+    build = await core.builds.build("t", "app", [], LIMITS, Recipe(from_template="base", steps=steps))
+    for _ in range(2):  # while it grows, and afterwards
+        followed = [event async for event in core.builds.follow("t", build.template_id, build.id)]
+        last = followed[-1]
+        assert isinstance(last, Build)
+        assert last.state is BuildState.FAILED
+        assert followed[:-1] == last.log
 
 
 async def test_images_have_aliases_and_stand_ins(made: tuple[Core, Engine, list[Any]]) -> None:
@@ -174,9 +254,23 @@ async def test_what_cannot_begin(made: tuple[Core, Engine, list[Any]]) -> None:
     core = made[0]
     build, tags = await core.builds.request("t", "app:v2", ["x"], LIMITS)
     assert tags == ["v2", "x"]
-    for wrong in (Recipe(), Recipe(from_image="a", from_template="b")):
-        with pytest.raises(InvalidRequest):
+    base, copied = {"from_template": "base"}, step("copy", "/x", "/y", from_stage="a")
+    for wrong, message in (
+        (Recipe(), "only one of them"), (Recipe(from_image="a", from_template="b"), "only one of them"),
+        (Recipe(**base, steps=[step("env", "A")]), "step 1 of the recipe: a name has no value"),
+        (Recipe(**base, steps=[step("copy", "a")]), "copy needs"),
+        (Recipe(**base, steps=[step("copy", "a", "b", files=DIGEST, from_stage="a")]), "no earlier stage"),
+        (Recipe(**base, steps=[step("copy", "a", "b", "", "rwx", files=DIGEST)]), "is no mode"),
+        (Recipe(from_stage="a"), "no earlier stage has that name"),
+        (Recipe(**base, stages={"a": Stage(**base, steps=[copied])}), "step 1 of stage a takes from 'a'"),
+        (Recipe(**base, stages={"a": Stage(from_stage="b"), "b": Stage(**base)}), "stage a takes from 'b'"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidRequest, match=message):
             await core.builds.begin("t", build.template_id, build.id, wrong)
+        with pytest.raises(InvalidRequest, match=message):
+            await core.builds.build("t", "other", [], LIMITS, wrong)
+    with pytest.raises(TemplateNotFound):
+        await core.templates.record("t", "other")
     with pytest.raises(TemplateNotFound):
         await core.builds.begin("other", build.template_id, build.id, Recipe(from_template="base"))
     with pytest.raises(InvalidRequest):

@@ -197,6 +197,19 @@ async def test_an_image_of_too_many_layers_is_refused(tmp_path: Path, trees: Sma
         store.add(image.model_copy(update={"layers": image.layers * 49}))
 
 
+async def test_a_layer_is_mounted_once(tmp_path: Path, trees: SmallTrees) -> None:
+    images = Images(tmp_path)
+    made = []
+    for name in ("empty", "other"):
+        tree = tmp_path / "building" / name
+        tree.mkdir()
+        (tree / name).write_text(name)
+        made.append(images.layers.adopt(tree))
+    empty, other = made
+    digest = images.add(Image(layers=[empty, other, empty]))
+    assert images.trees(digest) == [images.layers.path(other), images.layers.path(empty)]
+
+
 async def test_only_root_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Images(tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

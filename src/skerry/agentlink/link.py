@@ -225,6 +225,12 @@ class Link:
             raise AgentViolation("the agent did not say how much it has unpacked")
         return entries
 
+    @asynccontextmanager
+    async def pack(self, path: str, *, user: str = "user") -> AsyncIterator[AsyncIterator[bytes]]:
+        """See `ports.Agent.pack`."""
+        async with self._request("pack", path=path, user=user) as channel:
+            yield _data(channel)
+
     async def stat(self, path: str, *, user: str = "user") -> FileInfo:
         """See `ports.Agent.stat`."""
         return await self._file_call("stat", path=path, user=user)

@@ -20,7 +20,9 @@ _BLOCK = 1024 * 1024
 def cp(
     source: Annotated[str, typer.Argument(help="A local path, or ID:PATH in a sandbox.")],
     target: Annotated[str, typer.Argument(help="A local path, or ID:PATH in a sandbox.")],
-    user: Annotated[str, typer.Option(help="User to read and write as, inside.")] = "user",
+    user: Annotated[
+        str | None, typer.Option(help="User to read and write as, inside; default: the template's.")
+    ] = None,
 ) -> None:
     """Copy a file or a folder into a sandbox or out of it.
 
@@ -49,7 +51,7 @@ def _inside(argument: str) -> tuple[str, str] | None:
 
 
 class _Copy:
-    def __init__(self, sandbox: Sandbox, user: str, progress: Progress) -> None:
+    def __init__(self, sandbox: Sandbox, user: str | None, progress: Progress) -> None:
         self._sandbox, self._user, self._progress = sandbox, user, progress
 
     def into(self, source: Path, target: str) -> None:

@@ -15,7 +15,7 @@ from skerry.cli.run import stream_to
 def exec_(
     sandbox: Annotated[str, typer.Argument(help="The sandbox's id.")],
     command: Annotated[list[str], typer.Argument(help="Program and arguments; put -- before options of its own.")],
-    user: Annotated[str, typer.Option(help="User to run as.")] = "user",
+    user: Annotated[str | None, typer.Option(help="User to run as; default: the template's.")] = None,
     cwd: Annotated[str | None, typer.Option(help="Working directory.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds until it is killed.")] = None,
     stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input on.")] = False,

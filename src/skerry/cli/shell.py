@@ -24,7 +24,7 @@ def shell(
     sandbox: Annotated[
         str | None, typer.Argument(help="The sandbox's id; default: a new one, destroyed at the end.")
     ] = None,
-    user: Annotated[str, typer.Option(help="User to be.")] = "user",
+    user: Annotated[str | None, typer.Option(help="User to be; default: the template's.")] = None,
     template: Annotated[str, typer.Option(help="What a new sandbox is made from.")] = "base",
 ) -> int:
     """Open a shell in a sandbox. The exit status is the shell's."""
@@ -36,7 +36,7 @@ def shell(
         return _interact(fresh, user)
 
 
-def _interact(sandbox: Sandbox, user: str) -> int:
+def _interact(sandbox: Sandbox, user: str | None) -> int:
     size = shutil.get_terminal_size()
     with sandbox.pty.open(size.columns, size.lines, user=user) as terminal:
         before = termios.tcgetattr(sys.stdin)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shlex
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from skerry.errors import (
     TemplateBuildFailed,
     UserNotFound,
 )
+from skerry.expansion import expand
 from skerry.models import (
     Build,
     BuildLine,
@@ -41,6 +43,7 @@ from skerry.models import (
     Limits,
     Output,
     Recipe,
+    Stage,
     Step,
     StepKind,
     Template,
@@ -60,6 +63,10 @@ UPLOAD_MAX = 4 << 30
 UPLOADS_KEPT_S = 7 * 24 * 3600.0
 BASE, FINALIZE = "base", "finalize"
 _STEP_DISK_MIB = 20_480
+_PATH_FILE = "/etc/profile.d/image-path.sh"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What docker takes for the PATH of an image that says nothing."""
+_SHELL = ["/bin/bash", "-l", "-c"]
 _PROVISION = """
 set -e
 if ! grep -q '^user:' /etc/passwd; then
@@ -88,13 +95,24 @@ class _Work:
     tenant_id: str
     tags: list[str]
     stage: str = BASE
+    parent: Template | None = None
+    """The template that the recipe starts from."""
+    stages: dict[str, Image] = field(default_factory=dict[str, Image])
+    """Those that are made."""
     log: list[BuildLine] = field(default_factory=list)
     characters: int = 0
+    news: anyio.Event = field(default_factory=anyio.Event)
+    """Set, and replaced, with each line and at the end."""
 
     def say(self, text: str, level: str = "info") -> None:
         self.characters += len(text)
         if len(self.log) < LOG_MAX and self.characters < LOG_CHARACTERS_MAX:
             self.log.append(BuildLine(at=datetime.now(UTC), level=level, text=text[:4000], step=self.stage))
+            self.tell()
+
+    def tell(self) -> None:
+        news, self.news = self.news, anyio.Event()
+        news.set()
 
 
 class Builds:
@@ -152,20 +170,27 @@ class Builds:
         build = await self.get(tenant_id, template_id, build_id)
         if build.id not in self._waiting:
             raise NotFound(f"cannot begin build {build_id}: it has begun already")
-        if (recipe.from_image is None) == (recipe.from_template is None):
-            raise InvalidRequest(
-                "cannot build: the recipe must name an image or a template to start from, and not both"
-            )
-        if (busy := sum(work.tenant_id == tenant_id for work in self._works.values())) >= BUILDING_MAX:
-            raise LimitExceeded(
-                f"cannot begin another build: {BUILDING_MAX} are under way", limit=BUILDING_MAX, current=busy
-            )
+        self._admit(tenant_id, recipe)
         _, tags = self._waiting.pop(build.id)
         work = self._works[build.id] = _Work(build, recipe, tenant_id, tags)
         work.build = build.model_copy(update={"state": BuildState.BUILDING})
         await self._store.save(work.build)
         assert self._group is not None
         self._group.start_soon(self._run, work, name=f"build {build.id}")
+
+    async def build(self, tenant_id: str, name: str, tags: Sequence[str], limits: Limits, recipe: Recipe) -> Build:
+        """`request` and `begin` in one. Raises LimitExceeded, InvalidRequest."""
+        self._admit(tenant_id, recipe)
+        build, _ = await self.request(tenant_id, name, tags, limits)
+        await self.begin(tenant_id, build.template_id, build.id, recipe)
+        return await self.get(tenant_id, build.template_id, build.id)
+
+    def _admit(self, tenant_id: str, recipe: Recipe) -> None:
+        check_recipe(recipe)
+        if (busy := sum(work.tenant_id == tenant_id for work in self._works.values())) >= BUILDING_MAX:
+            raise LimitExceeded(
+                f"cannot begin another build: {BUILDING_MAX} are under way", limit=BUILDING_MAX, current=busy
+            )
 
     async def get(self, tenant_id: str, template_id: str, build_id: str) -> Build:
         """A build as it is now, with its log. Raises NotFound, TemplateNotFound."""
@@ -176,6 +201,25 @@ class Builds:
         if build is None or build.template_id != record.id:
             raise NotFound(f"cannot find build {build_id}: the template has none of that id")
         return build
+
+    async def follow(self, tenant_id: str, template_id: str, build_id: str) -> AsyncIterator[BuildLine | Build]:
+        """The log of a build as it grows; last the build, when it has ended. Raises NotFound, TemplateNotFound."""
+        build = await self.get(tenant_id, template_id, build_id)
+        work = self._works.get(build.id)
+        told = 0
+        while work is not None:
+            news, ended = work.news, build.id not in self._works
+            while told < len(work.log):
+                yield work.log[told]
+                told += 1
+            if ended:
+                break
+            if news is work.news:
+                await news.wait()
+        build = await self.get(tenant_id, template_id, build_id)
+        for line in build.log[told:]:
+            yield line
+        yield build
 
     async def remove(self, tenant_id: str, reference: str) -> None:
         """A template with its builds and tags; sandboxes that run go on. Raises TemplateNotFound."""
@@ -263,57 +307,92 @@ class Builds:
         except Exception:
             logger.exception("cannot keep build %s", work.build.id)
         self._works.pop(work.build.id, None)
+        work.tell()
 
     async def _carry_out(self, work: _Work) -> Template:
-        image, parent = await self._base(work)
-        digest = await to_thread(self._images.add, image)
-        force = work.recipe.force
-        for number, step in enumerate(work.recipe.steps, 1):
-            work.stage = str(number)
-            work.say(f"[{number}/{len(work.recipe.steps)}] {step.kind.upper()} {_shown(step)}")
-            force |= step.force
-            image = await self._step(work, image, digest, step, force)
-            digest = await to_thread(self._images.add, image)
+        recipe = work.recipe
+        image = await self._made(work, recipe, "")
         work.stage = FINALIZE
-        inherited = work.recipe.start_command is None and parent is not None
-        size_mib = await to_thread(self._images.size_mib, image)
+        image = await self._with_path(work, image)
+        parent = work.parent
+        started = recipe if recipe.start_command is not None or parent is None else parent
         template = Template(
-            name=work.build.name, image=digest, limits=work.build.limits, built_at=datetime.now(UTC),
-            languages=parent.languages if parent else [], size_mib=size_mib, env=image.env,
-            user=image.user, workdir=image.workdir, build_id=work.build.id,
-            start_command=parent.start_command if inherited and parent else work.recipe.start_command,
-            ready_command=parent.ready_command if inherited and parent else work.recipe.ready_command,
+            name=work.build.name, image=await to_thread(self._images.add, image), limits=work.build.limits,
+            built_at=datetime.now(UTC), languages=parent.languages if parent else [],
+            size_mib=await to_thread(self._images.size_mib, image), env=image.env, user=image.user,
+            workdir=image.workdir, build_id=work.build.id, start_command=started.start_command,
+            ready_command=started.ready_command,
         )  # fmt: skip
         work.say("making it ready to be started")
         await self._engine.prepare(template)
         return template
 
+    async def _made(self, work: _Work, stage: Stage, prefix: str) -> Image:
+        """The image of a stage, with all its steps."""
+        work.stage = BASE
+        image = await self._base(work, stage)
+        force = work.recipe.force
+        for number, step in enumerate(stage.steps, 1):
+            if step.from_stage is not None:
+                await self._stage(work, step.from_stage)
+            work.stage = str(number)
+            work.say(f"[{prefix}{number}/{len(stage.steps)}] {step.kind.upper()} {_shown(step)}")
+            force |= step.force
+            image = await self._step(work, image, step, force)
+        return image
+
+    async def _stage(self, work: _Work, name: str) -> Image:
+        """Another stage of the recipe, made when it is first asked for."""
+        if name not in work.stages:
+            work.stages[name] = await self._made(work, work.recipe.stages[name], f"{name} ")
+        return work.stages[name]
+
     # --- the image to start from ------------------------------------------------------------------------------------
 
-    async def _base(self, work: _Work) -> tuple[Image, Template | None]:
-        recipe = work.recipe
-        if recipe.from_template is not None:
-            return await self._of_template(work, recipe.from_template)
-        assert recipe.from_image is not None
-        wanted = self._aliased(recipe.from_image)
-        if wanted.startswith("template:"):
-            return await self._of_template(work, wanted.removeprefix("template:"))
-        work.say(f"pulling {wanted}")
-        try:
-            image = await self._puller.pull(wanted, recipe.registry, work.say)
-        except Error as error:
-            stand_in = self._stand_ins.get(wanted.partition(":")[0])
-            if error.code != "image.unreachable" or stand_in is None:
-                raise
-            work.say(f"{error.message}; template {stand_in} stands in for it", "warn")
-            return await self._of_template(work, stand_in)
-        return await self._provisioned(work, image), None
+    async def _base(self, work: _Work, stage: Stage) -> Image:
+        if stage.from_stage is not None:
+            return await self._stage(work, stage.from_stage)
+        if stage.from_template is not None:
+            return await self._of_template(work, stage, stage.from_template)
+        if stage.from_files is not None:
+            image = await self._loaded(work, stage.from_files)
+        else:
+            assert stage.from_image is not None
+            wanted = self._aliased(stage.from_image)
+            if wanted.startswith("template:"):
+                return await self._of_template(work, stage, wanted.removeprefix("template:"))
+            work.say(f"pulling {wanted}")
+            try:
+                image = await self._puller.pull(wanted, stage.registry, work.say)
+            except Error as error:
+                stand_in = self._stand_ins.get(wanted.partition(":")[0])
+                if error.code != "image.unreachable" or stand_in is None:
+                    raise
+                work.say(f"{error.message}; template {stand_in} stands in for it", "warn")
+                return await self._of_template(work, stage, stand_in)
+        how = {"workdir": image.workdir or "/"} if stage.as_image else {"user": "user", "workdir": None}
+        return await self._provisioned(work, image.model_copy(update=how))
 
-    async def _of_template(self, work: _Work, reference: str) -> tuple[Image, Template]:
+    async def _loaded(self, work: _Work, digest: str) -> Image:
+        path = self._archive(work.tenant_id, digest)
+        if not await anyio.Path(path).exists():
+            raise TemplateBuildFailed("cannot start from files: they were not uploaded", log=[])
+        return await self._puller.load(path, work.say)
+
+    async def _of_template(self, work: _Work, stage: Stage, reference: str) -> Image:
         template = await self._templates.get(work.tenant_id, reference)
         work.say(f"starting from template {template.name}")
-        image = self._images.image(template.image)
-        return image.model_copy(update={"env": dict(template.env), "user": "user", "workdir": None}), template
+        if stage is work.recipe:
+            work.parent = template
+        how = {"env": dict(template.env), "user": "user", "workdir": None}
+        if stage.as_image:
+            # In place of an image, it has to behave as one.
+            how |= (
+                {"user": template.user, "workdir": template.workdir}
+                if stage.from_template is not None
+                else {"user": "root", "workdir": "/"}
+            )
+        return self._images.image(template.image).model_copy(update=how)
 
     def _aliased(self, reference: str) -> str:
         """What is taken for an image's name: an entry for the whole name, without its tag, or for its first part."""
@@ -335,15 +414,32 @@ class Builds:
             await to_thread(self._images.remember_layer, key, layer)
         return image.model_copy(update={"layers": [*image.layers, layer]})
 
+    async def _with_path(self, work: _Work, image: Image) -> Image:
+        """Login shells, which run commands, set PATH anew: they are told of the image's."""
+        path = image.env.get("PATH")
+        if path is None:
+            return image
+        digest = await to_thread(self._images.add, image)
+        key = _key(digest, ["path", path])
+        layer = self._images.known_layer(key)
+        if layer is None:
+            async with self._engine.workbench(digest, _limits(work)) as bench:
+                await bench.agent.write_file(_PATH_FILE, f"PATH={shlex.quote(path)}\n".encode(), user="0", mode=0o644)
+                layer = await bench.commit()
+            await to_thread(self._images.remember_layer, key, layer)
+        return image.model_copy(update={"layers": [*image.layers, layer]})
+
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    async def _step(self, work: _Work, image: Image, digest: str, step: Step, force: bool) -> Image:
+    async def _step(self, work: _Work, image: Image, step: Step, force: bool) -> Image:
+        step = _expanded(step, image)
         if step.kind is StepKind.ENV:
-            if len(step.args) % 2:
-                raise InvalidRequest("cannot set the environment: a name has no value")
             env = dict(zip(step.args[::2], step.args[1::2], strict=True))
             return image.model_copy(update={"env": {**image.env, **env}})
-        key = _key(digest, [work.tenant_id, step.kind, step.args, step.files])
+        digest = await to_thread(self._images.add, image)
+        copied = work.stages[step.from_stage] if step.from_stage is not None else None
+        how = step.model_dump(mode="json", include={"kind", "args", "files", "shell", "variables"})
+        key = _key(digest, [work.tenant_id, how, copied.layers if copied is not None else None])
         layer = None if force else self._images.known_layer(key)
         if layer is not None:
             work.say("its result is known")
@@ -363,7 +459,9 @@ class Builds:
         first = step.args[0]
         if step.kind is StepKind.RUN:
             user = step.args[1] if len(step.args) > 1 and step.args[1] else image.user
-            await _run(work, agent, ["/bin/bash", "-l", "-c", first], first, user=user, image=image)
+            command = [*(step.shell or _SHELL), first]
+            given = image.model_copy(update={"env": {**step.variables, **image.env}})
+            await _run(work, agent, command, first, user=user, image=given)
         elif step.kind is StepKind.WORKDIR:
             path = _absolute(image, first)
             with suppress(Error):
@@ -385,24 +483,83 @@ class Builds:
 
     async def _copy(self, work: _Work, agent: Agent, image: Image, step: Step) -> None:
         source, target, owner, mode = (*step.args, "", "", "")[:4]
-        if step.files is None or not target:
-            raise InvalidRequest("cannot copy: the step names no files or no target")
-        path = self._archive(work.tenant_id, step.files)
-        if not path.exists():
-            raise TemplateBuildFailed(f"cannot copy {source}: its files were not uploaded", log=[])
         place = _absolute(image, target) + ("/" if target.endswith("/") else "")
-        entries = await agent.unpack(
-            place,
-            _chunks(path),
-            source=source,
-            owner=owner or image.user,
-            mode=int(mode, 8) if mode else None,
-            user="0",
-        )
-        if entries == 0:
-            raise TemplateBuildFailed(
-                f"cannot copy {source}: the files that were uploaded hold nothing of that name", log=[]
+        async with self._copied(work, step, source) as chunks:
+            entries = await agent.unpack(
+                place, chunks, source=source, owner=owner or image.user, mode=int(mode, 8) if mode else None, user="0"
             )
+        if entries == 0:
+            where = "the files that were uploaded" if step.files is not None else f"stage {step.from_stage}"
+            raise TemplateBuildFailed(f"cannot copy {source}: {where} hold nothing of that name", log=[])
+
+    @asynccontextmanager
+    async def _copied(self, work: _Work, step: Step, source: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The archive that a step copies from."""
+        if step.from_stage is not None:
+            # A stage's files are read inside a sandbox, as everything in them is.
+            digest = await to_thread(self._images.add, work.stages[step.from_stage])
+            async with (
+                self._engine.workbench(digest, _limits(work)) as bench,
+                bench.agent.pack(source, user="0") as tar,
+            ):
+                yield tar
+            return
+        assert step.files is not None
+        path = self._archive(work.tenant_id, step.files)
+        if not await anyio.Path(path).exists():
+            raise TemplateBuildFailed(f"cannot copy {source}: its files were not uploaded", log=[])
+        yield _chunks(path)
+
+
+def _expanded(step: Step, image: Image) -> Step:
+    """Raises InvalidRequest."""
+    if not step.expand or step.kind is StepKind.RUN:
+        return step
+    variables = {"PATH": _PATH, **step.variables, **image.env}
+    made = step.model_copy(
+        update={"args": [expand(word, variables) for word in step.args], "variables": {}, "expand": False}
+    )
+    if problem := _problem(made):
+        raise InvalidRequest(problem)
+    return made
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises InvalidRequest, with what is wrong and where."""
+    earlier: set[str] = set()
+    for name, stage in recipe.stages.items():
+        _check_stage(f"stage {name}", stage, earlier)
+        earlier.add(name)
+    _check_stage("the recipe", recipe, earlier)
+
+
+def _check_stage(shown: str, stage: Stage, earlier: Set[str]) -> None:
+    sources = [stage.from_image, stage.from_template, stage.from_stage, stage.from_files]
+    if sum(source is not None for source in sources) != 1:
+        raise InvalidRequest(
+            f"cannot build: {shown} must name an image, a template, a stage or files to start from, and only one of "
+            "them"
+        )
+    for number, name in enumerate([stage.from_stage, *(step.from_stage for step in stage.steps)]):
+        if name is not None and name not in earlier:
+            where = f"step {number} of {shown}" if number else shown
+            raise InvalidRequest(f"cannot build: {where} takes from {name!r}, and no earlier stage has that name")
+    for number, step in enumerate(stage.steps, 1):
+        if problem := _problem(step):
+            raise InvalidRequest(f"cannot build: step {number} of {shown}: {problem}")
+
+
+def _problem(step: Step) -> str | None:
+    if step.kind is StepKind.ENV:
+        return "a name has no value" if len(step.args) % 2 else None
+    if step.kind is not StepKind.COPY:
+        return None
+    _, target, _, mode = (*step.args, "", "", "", "")[:4]
+    if not target or (step.files is None) == (step.from_stage is None):
+        return "copy needs a source, a target, and either the hash of uploaded files or a stage"
+    if mode and not step.expand and not re.fullmatch("0?o?[0-7]{3,4}", mode):
+        return f"{mode!r} is no mode: it is octal, as in 0644"
+    return None
 
 
 async def _run(

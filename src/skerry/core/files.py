@@ -11,65 +11,77 @@ from skerry.ports import FileContent
 
 
 class Files:
-    """Every call raises SandboxNotFound, SandboxNotRunning, or the `FileError` that says what was wrong."""
+    """`user`: None means the template's.
+
+    Every call raises SandboxNotFound, SandboxNotRunning, or the `FileError` that says what was wrong.
+    """
 
     def __init__(self, sandboxes: Sandboxes) -> None:
         self._sandboxes = sandboxes
 
     @asynccontextmanager
     async def read(
-        self, tenant_id: str, sandbox_id: str, path: str, *, user: str, offset: int = 0, length: int | None = None
+        self,
+        tenant_id: str,
+        sandbox_id: str,
+        path: str,
+        *,
+        user: str | None,
+        offset: int = 0,
+        length: int | None = None,
     ) -> AsyncIterator[FileContent]:
         """The file and its bytes from `offset` on."""
         async with (
-            self._sandboxes.use(tenant_id, sandbox_id) as (_, agent),
-            agent.read_file(path, user=user, offset=offset, length=length) as content,
+            self._sandboxes.use(tenant_id, sandbox_id) as (live, agent),
+            agent.read_file(path, user=user or live.user, offset=offset, length=length) as content,
         ):
             yield content
 
     async def write(
-        self, tenant_id: str, sandbox_id: str, path: str, chunks: AsyncIterable[bytes] | bytes, *, user: str,
+        self, tenant_id: str, sandbox_id: str, path: str, chunks: AsyncIterable[bytes] | bytes, *, user: str | None,
         mode: int | None = None, parents: bool = True,
     ) -> FileInfo:  # fmt: skip
         """Replace a file's content, wholly or not at all."""
-        async with self._sandboxes.use(tenant_id, sandbox_id) as (_, agent):
-            return await agent.write_file(path, chunks, user=user, mode=mode, parents=parents)
+        async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
+            return await agent.write_file(path, chunks, user=user or live.user, mode=mode, parents=parents)
 
-    async def stat(self, tenant_id: str, sandbox_id: str, path: str, *, user: str) -> FileInfo:
-        async with self._sandboxes.use(tenant_id, sandbox_id) as (_, agent):
-            return await agent.stat(path, user=user)
+    async def stat(self, tenant_id: str, sandbox_id: str, path: str, *, user: str | None) -> FileInfo:
+        async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
+            return await agent.stat(path, user=user or live.user)
 
     async def list(
-        self, tenant_id: str, sandbox_id: str, path: str, *, user: str, depth: int = 1, limit: int = 10_000
+        self, tenant_id: str, sandbox_id: str, path: str, *, user: str | None, depth: int = 1, limit: int = 10_000
     ) -> FileList:
-        async with self._sandboxes.use(tenant_id, sandbox_id) as (_, agent):
-            items, truncated = await agent.list_files(path, user=user, depth=depth, limit=limit)
+        async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
+            items, truncated = await agent.list_files(path, user=user or live.user, depth=depth, limit=limit)
             return FileList(items=items, truncated=truncated)
 
     async def make_directory(self, tenant_id: str, sandbox_id: str, wanted: MakeDirectory) -> FileInfo:
-        async with self._sandboxes.use(tenant_id, sandbox_id) as (_, agent):
-            return await agent.make_directory(wanted.path, user=wanted.user, parents=wanted.parents, mode=wanted.mode)
+        async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
+            return await agent.make_directory(
+                wanted.path, user=wanted.user or live.user, parents=wanted.parents, mode=wanted.mode
+            )
 
     async def rename(self, tenant_id: str, sandbox_id: str, wanted: Rename) -> FileInfo:
-        async with self._sandboxes.use(tenant_id, sandbox_id) as (_, agent):
-            return await agent.rename(wanted.source, wanted.target, user=wanted.user)
+        async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
+            return await agent.rename(wanted.source, wanted.target, user=wanted.user or live.user)
 
-    async def remove(self, tenant_id: str, sandbox_id: str, path: str, *, user: str, recursive: bool) -> None:
-        async with self._sandboxes.use(tenant_id, sandbox_id) as (_, agent):
-            await agent.remove(path, user=user, recursive=recursive)
+    async def remove(self, tenant_id: str, sandbox_id: str, path: str, *, user: str | None, recursive: bool) -> None:
+        async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
+            await agent.remove(path, user=user or live.user, recursive=recursive)
 
     async def set_attributes(self, tenant_id: str, sandbox_id: str, wanted: SetAttributes) -> FileInfo:
-        async with self._sandboxes.use(tenant_id, sandbox_id) as (_, agent):
+        async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
             return await agent.set_attributes(
-                wanted.path, user=wanted.user, mode=wanted.mode, owner=wanted.owner, group=wanted.group
+                wanted.path, user=wanted.user or live.user, mode=wanted.mode, owner=wanted.owner, group=wanted.group
             )
 
     @asynccontextmanager
     async def watch(
-        self, tenant_id: str, sandbox_id: str, path: str, *, user: str, recursive: bool
+        self, tenant_id: str, sandbox_id: str, path: str, *, user: str | None, recursive: bool
     ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         async with (
-            self._sandboxes.use(tenant_id, sandbox_id) as (_, agent),
-            agent.watch(path, user=user, recursive=recursive) as events,
+            self._sandboxes.use(tenant_id, sandbox_id) as (live, agent),
+            agent.watch(path, user=user or live.user, recursive=recursive) as events,
         ):
             yield events

@@ -20,7 +20,7 @@ class Download(Response):
 
     media_type = "application/octet-stream"
 
-    def __init__(self, core: Core, where: tuple[str, str, str], user: str, range_header: str | None) -> None:
+    def __init__(self, core: Core, where: tuple[str, str, str], user: str | None, range_header: str | None) -> None:
         """
         Args:
             where: tenant, sandbox and path.

@@ -94,7 +94,11 @@ class Images:
 
     def trees(self, digest: str) -> list[Path]:
         """The layers of an image, the lowest first. Raises TemplateNotFound."""
-        return [self.layers.path(layer) for layer in self.image(digest).layers]
+        layers = self.image(digest).layers
+        # overlayfs refuses a layer that is there twice (two steps that change nothing make the same one); whatever the
+        # lower one holds or hides, the upper one does too.
+        once = reversed(dict.fromkeys(reversed(layers)))
+        return [self.layers.path(layer) for layer in once]
 
     def add(self, image: Image) -> str:
         """Keep an image whose layers are here; returns its digest.

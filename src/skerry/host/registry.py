@@ -1,4 +1,4 @@
-"""Images of OCI registries, pulled by skopeo; each layer is unpacked once, whichever images it belongs to.
+"""Images of OCI registries and of archives, read by skopeo; each layer is unpacked once, whatever it belongs to.
 
 <images>/layers/<diff id>/    a layer of a registry is named by the digest of its tar, as the image's configuration
                               names it; skopeo has checked it by then
@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 
 from skerry.errors import ImageUnreachable, InvalidRequest, TemplateBuildFailed
+from skerry.host import unpack
 from skerry.host.commands import CommandFailed, follow
 from skerry.host.images import Images
 from skerry.host.trees import Allowance
@@ -33,7 +34,7 @@ _PASSED_ON = (
 
 
 class Puller:
-    """Pulls images into the store.
+    """Brings images into the store.
 
     Args:
         insecure: registries (`host:port`) that are asked without TLS.
@@ -52,27 +53,50 @@ class Puller:
             ImageUnreachable: skopeo's own words are in the message.
             TemplateBuildFailed: it is no image for this machine, or holds what no image may hold.
         """
+        verified = reference.partition("/")[0] not in self._insecure
+        options = [f"--src-tls-verify={str(verified).lower()}"]
         async with self._images.staging() as staging:
-            await self._copy(reference, credentials, staging, log)
-            config = await anyio.to_thread.run_sync(_configuration, staging / "image")
-            for number, (diff_id, blob) in enumerate(config["layers"], 1):
-                if not self._images.layers.has(diff_id):
-                    log(f"unpacking layer {number} of {len(config['layers'])}")
-                    await self._unpack(staging, blob, diff_id)
-        return Image(layers=[diff_id for diff_id, _ in config["layers"]], env=config["env"])
+            if credentials is not None:
+                file = staging / "auth.json"
+                await anyio.to_thread.run_sync(_write_credentials, file, reference, credentials)
+                options += ["--src-authfile", str(file)]
+            return await self._take(reference, f"docker://{reference}", options, staging, log)
+
+    async def load(self, archive: Path, log: Callable[[str], None]) -> Image:
+        """The image in a tar: of a root file system, or of an image as `docker save` and skopeo write it.
+
+        Raises:
+            ImageUnreachable, TemplateBuildFailed: as `pull`; also for what is no tar.
+        """
+        async with self._images.staging() as staging:
+            kind = (await self._unpacker([str(archive)], "the archive"))[-1]
+            if kind == unpack.TREE:
+                log("unpacking the tar of a root file system")
+                tree = staging / "tree"
+                await self._unpack(archive, tree, "the tar")
+                return Image(layers=[await anyio.to_thread.run_sync(self._images.layers.adopt, tree)], user="root")
+            return await self._take("the archive", f"{kind}:{archive}", [], staging, log)
+
+    async def _take(
+        self, shown: str, source: str, options: list[str], staging: Path, log: Callable[[str], None]
+    ) -> Image:
+        await self._copy(shown, source, options, staging, log)
+        layers, image = await anyio.to_thread.run_sync(_configuration, staging / "image")
+        for number, (diff_id, blob) in enumerate(layers, 1):
+            if not self._images.layers.has(diff_id):
+                log(f"unpacking layer {number} of {len(layers)}")
+                tree = staging / diff_id[7:39]
+                await self._unpack(blob, tree, f"layer {diff_id}")
+                await anyio.to_thread.run_sync(self._images.layers.adopt, tree, diff_id)
+        return image
 
     async def _copy(
-        self, reference: str, credentials: Registry | None, staging: Path, log: Callable[[str], None]
+        self, shown: str, source: str, options: list[str], staging: Path, log: Callable[[str], None]
     ) -> None:
         command = [
-            "skopeo", "copy", "--command-timeout", _TIMEOUT, "--dest-decompress", "--override-os", "linux",
-            "--src-tls-verify=" + ("false" if reference.partition("/")[0] in self._insecure else "true"),
+            "skopeo", "--insecure-policy", "copy", "--command-timeout", _TIMEOUT, "--dest-decompress", "--override-os",
+            "linux", *options, source, f"dir:{staging}/image",
         ]  # fmt: skip
-        if credentials is not None:
-            file = staging / "auth.json"
-            await anyio.to_thread.run_sync(_write_credentials, file, reference, credentials)
-            command += ["--src-authfile", str(file)]
-        command = ["skopeo", "--insecure-policy", *command[1:], f"docker://{reference}", f"dir:{staging}/image"]
         said: list[str] = []
         try:
             async with aclosing(_follow(command)) as lines:
@@ -82,24 +106,25 @@ class Puller:
         except CommandFailed as error:
             found = _MESSAGE.search(said[-1]) if said else None
             why = found[1].replace('\\"', '"') if found else str(error)
-            raise ImageUnreachable(f"cannot pull {reference}: {why}", log=said[-20:]) from error
+            raise ImageUnreachable(f"cannot pull {shown}: {why}", log=said[-20:]) from error
 
-    async def _unpack(self, staging: Path, blob: Path, diff_id: str) -> None:
-        tree = staging / diff_id[7:39]
+    async def _unpack(self, archive: Path, tree: Path, shown: str) -> None:
         allowed = Allowance()
-        command = [
-            sys.executable, "-m", "skerry.host.unpack", str(blob), str(tree), str(allowed.bytes), str(allowed.entries),
-        ]  # fmt: skip
+        await self._unpacker([str(archive), str(tree), str(allowed.bytes), str(allowed.entries)], shown)
+
+    async def _unpacker(self, arguments: list[str], shown: str) -> list[str]:
+        """What the program says that looks into archives."""
         said: list[str] = []
+        command = [sys.executable, "-m", "skerry.host.unpack", *arguments]
         try:
             async with aclosing(follow(command, {"PYTHONPATH": os.pathsep.join(sys.path)})) as lines:
                 async for line in lines:
                     said.append(line)
         except CommandFailed as error:
             raise TemplateBuildFailed(
-                f"cannot unpack layer {diff_id}: {said[-1] if said else error}", log=said[-20:]
+                f"cannot unpack {shown}: {said[-1] if said else error}", log=said[-20:]
             ) from error
-        await anyio.to_thread.run_sync(self._images.layers.adopt, tree, diff_id)
+        return said
 
 
 def _follow(command: list[str]) -> AsyncGenerator[str, None]:
@@ -120,14 +145,19 @@ def _write_credentials(file: Path, reference: str, credentials: Registry) -> Non
         json.dump({"auths": {host: {"auth": secret}}}, out)
 
 
-def _configuration(directory: Path) -> dict[str, Any]:
-    """The layers and the environment of an image that skopeo has copied. Raises TemplateBuildFailed."""
+def _configuration(directory: Path) -> tuple[list[tuple[str, Path]], Image]:
+    """The layers (digest, file) of an image that skopeo has copied, and the image. Raises TemplateBuildFailed."""
     try:
         manifest = json.loads((directory / "manifest.json").read_text())
         config = json.loads((directory / manifest["config"]["digest"].partition(":")[2]).read_text())
         blobs = [directory / layer["digest"].partition(":")[2] for layer in manifest["layers"]]
         diff_ids = [str(diff_id) for diff_id in config["rootfs"]["diff_ids"]]
-        pairs = [part.partition("=")[::2] for part in config.get("config", {}).get("Env") or []]
+        how: dict[str, Any] = config.get("config") or {}
+        pairs = [part.partition("=")[::2] for part in how.get("Env") or []]
+        image = Image(
+            layers=diff_ids, env={name: value for name, value in pairs if name},
+            user=str(how.get("User") or "root").partition(":")[0] or "root", workdir=how.get("WorkingDir") or None,
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TemplateBuildFailed(f"cannot use the image: its manifest is not understood: {error}", log=[]) from error
     if len(blobs) != len(diff_ids):
@@ -136,4 +166,4 @@ def _configuration(directory: Path) -> dict[str, Any]:
         with blob.open("rb") as file:
             if f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" != diff_id:
                 raise TemplateBuildFailed(f"cannot use the image: layer {diff_id} is not what it says", log=[])
-    return {"layers": list(zip(diff_ids, blobs, strict=True)), "env": {name: value for name, value in pairs if name}}
+    return list(zip(diff_ids, blobs, strict=True)), image

@@ -58,8 +58,8 @@ class Node:
         self._host = host
         self._pool_settings = pools or PoolSettings()
         self._builder = Builder(host)
-        self._warm = WarmImages(warm_directory, host, self._builder) if warm_directory is not None else None
         self._gate = BootGate(_CORES, _CORES)
+        self._warm = WarmImages(warm_directory, host, self._builder, self._gate) if warm_directory is not None else None
         self._units: dict[str, Unit] = {}
         self._pools: dict[tuple[str, Isolation], Pool] = {}
         self._deaths_in, self._deaths_out = anyio.create_memory_object_stream[Death](float("inf"))
@@ -79,7 +79,10 @@ class Node:
         await self._host.network.start()
         self._group = await self._stack.enter_async_context(anyio.create_task_group())
         self._supervisor = Supervisor(self._group, self._host.cgroups, self._died)
-        self._refill = Refill(self._group, self._gate, self._start_idle, lambda unit: self._end(unit, EndCode.KILLED))
+        self._refill = Refill(
+            self._group, self._gate, self._prepare_pool, self._start_idle,
+            lambda unit: self._end(unit, EndCode.KILLED),
+        )  # fmt: skip
         self._group.start_soon(self._keep_house)
         return self
 
@@ -144,7 +147,11 @@ class Node:
         if unit is None:
             async with self._gate.enter():
                 # The pool may have been refilled while this request waited for its turn to boot.
-                unit = await self._claim(pool, placement) or await self._start_cold(placement)
+                unit = await self._claim(pool, placement)
+                cold = None if unit is not None else await self._boot_cold(placement)
+            if cold is not None:
+                unit = await self._ready_cold(cold, placement)
+        assert unit is not None
         return _provided(unit)
 
     async def adopt(self, sandbox_ids: Sequence[str]) -> Sequence[Provided]:
@@ -193,8 +200,7 @@ class Node:
     async def prepare(self, template: Template) -> None:
         """See `ports.Engine.prepare`."""
         if self._warm is not None:
-            async with self._gate.enter(background=True):
-                await self._warm.make(template, Isolation.GVISOR)
+            await self._warm.make(template, Isolation.GVISOR)
 
     async def destroy(self, sandbox_id: str) -> None:
         """See `ports.Engine.destroy`. Returns when nothing of the sandbox can run any more; what it had is removed in
@@ -265,7 +271,7 @@ class Node:
         self._host.records.write(unit.record)
         self._units[placement.sandbox_id] = unit
 
-    async def _start_cold(self, placement: Placement) -> Unit:
+    async def _boot_cold(self, placement: Placement) -> Unit:
         """From the image, not from the warm one: that is ready sooner and takes a seventh of the memory, and its
         interpreter starts when somebody runs code. But where a command of the template's must run, it runs in the
         warm image already."""
@@ -273,9 +279,13 @@ class Node:
         template, warm = placement.template, None
         if template.start_command and placement.limits.disk_mib == template.limits.disk_mib and self._warm is not None:
             warm = await self._warm.find(template, placement.isolation)
-        order = Order(template, placement.isolation, placement.limits, warm, placement.sandbox_id)
-        unit = await self._start(order)
+        return await self._start(Order(template, placement.isolation, placement.limits, warm, placement.sandbox_id))
+
+    async def _ready_cold(self, unit: Unit, placement: Placement) -> Unit:
+        """What comes after the boot, which nobody else needs to wait for."""
         try:
+            if not unit.is_restored:
+                await startup.launch(unit.require_link(), placement.template)
             await self._hand_over(unit, placement, "cold")
         except BaseException:
             self._end(unit, EndCode.START_FAILED)
@@ -295,20 +305,21 @@ class Node:
             order = replace(order, warm=None)
             unit = await self._builder.start(order, self._supervisor.agent_lost)
         self._supervisor.watch(unit)
-        if order.warm is None:
-            try:
-                await startup.launch(unit.require_link(), order.template)
-            except BaseException:
-                self._end(unit, EndCode.START_FAILED)
-                raise
+        unit.is_restored = order.warm is not None
         return unit
+
+    async def _prepare_pool(self, pool: Pool) -> None:
+        if self._warm is not None:
+            await self._warm.make(pool.template, pool.isolation)
 
     async def _start_idle(self, pool: Pool) -> Unit:
         """A sandbox for the pool: warm, then frozen until it is claimed."""
         template = pool.template
-        warm = await self._warm.make(template, pool.isolation) if self._warm is not None else None
+        warm = await self._warm.find(template, pool.isolation) if self._warm is not None else None
         unit = await self._start(Order(template, pool.isolation, template.limits, warm, origin="pool"))
         try:
+            if not unit.is_restored:
+                await startup.launch(unit.require_link(), template)
             if not unit.record.warm:  # none was restored
                 await unit.require_link().configure(pids=template.limits.pids)
                 unit.record.warm = await interpreters.start_all(unit.require_link(), template.languages)

@@ -29,6 +29,7 @@ class Refill:
     """One task for each pool.
 
     Args:
+        prepare: makes what a pool's sandboxes are started from.
         start: starts a pool's sandbox, ready to be claimed.
         remove: removes one that is no longer wanted.
     """
@@ -37,11 +38,13 @@ class Refill:
         self,
         group: anyio.abc.TaskGroup,
         gate: BootGate,
+        prepare: Callable[[Pool], Awaitable[None]],
         start: Callable[[Pool], Awaitable[Unit]],
         remove: Callable[[Unit], None],
     ) -> None:
         self._group = group
         self._gate = gate
+        self._prepare = prepare
         self._start = start
         self._remove = remove
 
@@ -70,6 +73,7 @@ class Refill:
         try:
             if pool.failures:
                 await anyio.sleep(min(_RETRY_MAX_S, 0.5 * 2**pool.failures))
+            await self._prepare(pool)
             async with self._gate.enter(background=True):
                 # While it waited for its turn, the demand may have passed.
                 if len(pool) + pool.starting <= pool.target(time.monotonic()):

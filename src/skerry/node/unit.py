@@ -24,6 +24,8 @@ class Unit:
     ending: EndCode | None = None
     """Set once it is to end or has ended: why."""
     ending_message: str = ""
+    is_restored: bool = False
+    """From a warm image: the template's command runs already."""
     idle: bool = False
     """Its driver was told so."""
     removed: anyio.Event = field(default_factory=anyio.Event)

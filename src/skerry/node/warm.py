@@ -24,6 +24,7 @@ from skerry.errors import SandboxStartFailed
 from skerry.models import Isolation, Template
 from skerry.node import interpreters, startup
 from skerry.node.builder import Builder, Host, Order, WarmImage
+from skerry.node.gate import BootGate
 from skerry.node.unit import Unit
 from skerry.ports import WARM_LANGUAGES, interpreter_command
 
@@ -45,13 +46,16 @@ class WarmImages:
     Args:
         directory: where they are kept, one directory for each. Servers of one machine share it, and may need different
             ones of a template: those that nobody has used for KEPT_S are removed.
+        gate: whose turn it is to boot. Held for the boot only: what a template's own command takes is its user's, and
+            nobody else waits for it.
     """
 
-    def __init__(self, directory: Path, host: Host, builder: Builder) -> None:
+    def __init__(self, directory: Path, host: Host, builder: Builder, gate: BootGate) -> None:
         self._directory = directory
         self._host = host
         self._builder = builder
-        self._lock = anyio.Lock()
+        self._gate = gate
+        self._making: dict[str, anyio.Lock] = {}
         self._keys: dict[tuple[str, Isolation], str] = {}
         self._suspicions: dict[str, int] = {}
         self._runtime_digest: str | None = None
@@ -66,11 +70,11 @@ class WarmImages:
         Raises:
             SandboxStartFailed: the sandbox, its interpreter or the checkpoint failed; nothing is left behind.
         """
-        async with self._lock:
+        key = await self._key(template, isolation)
+        async with self._making.setdefault(key, anyio.Lock()):
             found = await self.find(template, isolation)
             if found is not None:
                 return found
-            key = await self._key(template, isolation)
             partial = self._directory / f".{key}.{secrets.token_hex(4)}"
             await anyio.to_thread.run_sync(lambda: partial.mkdir(mode=0o700, parents=True))
             try:
@@ -91,7 +95,8 @@ class WarmImages:
 
     async def _warm_up(self, template: Template, isolation: Isolation, directory: Path) -> None:
         order = Order(template, isolation, template.limits)
-        unit = await self._builder.start(order, lambda _unit, _error: None)
+        async with self._gate.enter(background=True):
+            unit = await self._builder.start(order, lambda _unit, _error: None)
         try:
             # Now, so that a claim need not: the agent has little to do when nothing changes.
             await unit.require_link().configure(pids=template.limits.pids)

@@ -126,7 +126,7 @@ class _Download(Download):
         try:
             await super().__call__(scope, receive, send)
         except CALLERS_MISTAKES as error:
-            await _refused(error, self._user)(scope, receive, send)
+            await _refused(error, self._user or "")(scope, receive, send)
 
     def more_headers(self, info: FileInfo) -> Mapping[str, str]:
         return {

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 # What is called most comes first: routes are tried one after the other.
 _MODULES = (meta, code, processes, sandboxes, files, ports, terminal, templates, keys)
-_STREAMED = re.compile(r"/v1/sandboxes/[^/]+/(files|processes/\d+/stdin|ports/.*)")
+_STREAMED = re.compile(r"/v1/(sandboxes/[^/]+/(files|processes/\d+/stdin|ports/.*)|build-files/[^/]+)")
 ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["error"],

@@ -17,7 +17,7 @@ from skerry.models import FileInfo, FileList, FileType, MakeDirectory, Rename, S
 router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}/files", tags=["files"])
 
 FilePath = Annotated[str, Query(description="Absolute, or relative to the user's home directory")]
-User = Annotated[str, Query(min_length=1, max_length=256)]
+User = Annotated[str | None, Query(min_length=1, max_length=256, description="Default: the template's")]
 
 _BYTES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -30,14 +30,14 @@ _BYTES: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("", response_class=Response, responses=_BYTES)
-async def read(request: Request, caller: CallerOf, sandbox_id: str, path: FilePath, user: User = "user") -> Response:
+async def read(request: Request, caller: CallerOf, sandbox_id: str, path: FilePath, user: User = None) -> Response:
     """A file's content; `Range: bytes=a-b` for a part of it."""
     _check(path)
     return Download(caller.core, (caller.tenant_id, sandbox_id, path), user, request.headers.get("range"))
 
 
 @router.head("", response_class=Response)
-async def head(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = "user") -> Response:
+async def head(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = None) -> Response:
     """A file's size, without its content."""
     _check(path)
     info = await caller.core.files.stat(caller.tenant_id, sandbox_id, path, user=user)
@@ -53,7 +53,7 @@ async def head(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = "
     },
 )
 async def write(
-    request: Request, caller: CallerOf, sandbox_id: str, path: FilePath, user: User = "user",
+    request: Request, caller: CallerOf, sandbox_id: str, path: FilePath, user: User = None,
     mode: Annotated[str | None, Query(pattern="^[0-7]{3,4}$")] = None, parents: bool = True,
 ) -> FileInfo:  # fmt: skip
     """Replace a file by the body, atomically. `mode` is octal."""
@@ -71,9 +71,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
 
 
 @router.delete("", status_code=204, response_class=Response)
-async def remove(
-    caller: CallerOf, sandbox_id: str, path: FilePath, user: User = "user", recursive: bool = False
-) -> None:
+async def remove(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = None, recursive: bool = False) -> None:
     """Remove a file, a link or a directory."""
     _check(path)
     await caller.core.files.remove(caller.tenant_id, sandbox_id, path, user=user, recursive=recursive)
@@ -86,7 +84,7 @@ async def set_attributes(caller: CallerOf, sandbox_id: str, wanted: SetAttribute
 
 
 @router.get("/stat")
-async def stat(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = "user") -> FileInfo:
+async def stat(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = None) -> FileInfo:
     """What a path is; a symbolic link is not followed."""
     _check(path)
     return await caller.core.files.stat(caller.tenant_id, sandbox_id, path, user=user)
@@ -94,7 +92,7 @@ async def stat(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = "
 
 @router.get("/list")
 async def listing(
-    caller: CallerOf, sandbox_id: str, path: FilePath, user: User = "user",
+    caller: CallerOf, sandbox_id: str, path: FilePath, user: User = None,
     depth: Annotated[int, Query(ge=1, le=64)] = 1, limit: Annotated[int, Query(ge=1, le=100_000)] = 10_000,
 ) -> FileList:  # fmt: skip
     """What is below a directory, `depth` levels deep."""
@@ -115,7 +113,7 @@ async def rename(caller: CallerOf, sandbox_id: str, wanted: Rename) -> FileInfo:
 
 
 @router.get("/watch", responses=ndjson_of(WatchEvent), response_class=NdjsonResponse)
-async def watch(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = "user", recursive: bool = False) -> Any:
+async def watch(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = None, recursive: bool = False) -> Any:
     """Changes below a directory, after a line of type `ready`."""
     _check(path)
     events = caller.core.files.watch(caller.tenant_id, sandbox_id, path, user=user, recursive=recursive)

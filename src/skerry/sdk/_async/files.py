@@ -23,22 +23,23 @@ class AsyncFiles:
     def __init__(self, client: AsyncClient, sandbox_id: str) -> None:
         self._client, self._sandbox_id = client, sandbox_id
 
-    async def read(self, path: str, *, user: str = "user") -> str:
+    async def read(self, path: str, *, user: str | None = None) -> str:
         """The content, as UTF-8 text."""
         return (await self.read_bytes(path, user=user)).decode()
 
-    async def read_bytes(self, path: str, *, user: str = "user") -> bytes:
+    async def read_bytes(self, path: str, *, user: str | None = None) -> bytes:
         """The content."""
         return await self._client.call("GET", self._path(path=path, user=user))
 
     @asynccontextmanager
-    async def read_stream(self, path: str, *, user: str = "user") -> AsyncIterator[AsyncIterator[bytes]]:
+    async def read_stream(self, path: str, *, user: str | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
         """The content in pieces, for large files."""
         async with self._client.stream("GET", self._path(path=path, user=user)) as chunks:
             yield chunks
 
     async def write(
-        self, path: str, content: str | bytes | AsyncIterable[bytes], *, user: str = "user", mode: int | None = None,
+        self, path: str, content: str | bytes | AsyncIterable[bytes], *, user: str | None = None,
+        mode: int | None = None,
         parents: bool = True,
     ) -> FileInfo:  # fmt: skip
         """Replace the file, wholly or not at all. Missing directories are made, unless `parents` is false."""
@@ -48,23 +49,25 @@ class AsyncFiles:
         query = {"path": path, "user": user, "mode": None if mode is None else f"{mode:04o}", "parents": parents}
         return FileInfo.model_validate_json(await self._client.send("PUT", self._path(**query), data, headers=_OCTETS))
 
-    async def upload(self, local: str | Path, path: str, *, user: str = "user", mode: int | None = None) -> FileInfo:
+    async def upload(
+        self, local: str | Path, path: str, *, user: str | None = None, mode: int | None = None
+    ) -> FileInfo:
         """Copy a local file into the sandbox."""
         with open(local, "rb") as file:  # noqa: ASYNC230 - local disk, in blocks
             return await self.write(path, _blocks(file), user=user, mode=mode)
 
-    async def download(self, path: str, local: str | Path, *, user: str = "user") -> None:
+    async def download(self, path: str, local: str | Path, *, user: str | None = None) -> None:
         """Copy a file out of the sandbox."""
         async with self.read_stream(path, user=user) as chunks:
             with open(local, "wb") as file:  # noqa: ASYNC230 - local disk, in blocks
                 async for chunk in chunks:
                     file.write(chunk)
 
-    async def stat(self, path: str, *, user: str = "user") -> FileInfo:
+    async def stat(self, path: str, *, user: str | None = None) -> FileInfo:
         """What the path is; a symbolic link is not followed."""
         return FileInfo.model_validate_json(await self._client.call("GET", self._path("stat", path=path, user=user)))
 
-    async def exists(self, path: str, *, user: str = "user") -> bool:
+    async def exists(self, path: str, *, user: str | None = None) -> bool:
         """Whether there is anything at the path."""
         try:
             await self.stat(path, user=user)
@@ -72,26 +75,28 @@ class AsyncFiles:
             return False
         return True
 
-    async def list(self, path: str = "~", *, depth: int = 1, user: str = "user", limit: int = 10_000) -> list[FileInfo]:
+    async def list(
+        self, path: str = "~", *, depth: int = 1, user: str | None = None, limit: int = 10_000
+    ) -> list[FileInfo]:
         """What is below a directory, `depth` levels deep, in lexical order; at most `limit` entries."""
         query = {"path": path, "depth": depth, "user": user, "limit": limit}
         return FileList.model_validate_json(await self._client.call("GET", self._path("list", **query))).items
 
-    async def mkdir(self, path: str, *, parents: bool = True, mode: int = 0o755, user: str = "user") -> FileInfo:
+    async def mkdir(self, path: str, *, parents: bool = True, mode: int = 0o755, user: str | None = None) -> FileInfo:
         """Make a directory. Raises FileExists when it exists and `parents` is false."""
-        body = {"path": path, "parents": parents, "mode": mode, "user": user}
+        body = {"path": path, "parents": parents, "mode": mode, **wire.given(user=user)}
         return FileInfo.model_validate_json(await self._client.call("POST", self._path("mkdir"), body))
 
-    async def rename(self, source: str, target: str, *, user: str = "user") -> FileInfo:
+    async def rename(self, source: str, target: str, *, user: str | None = None) -> FileInfo:
         """Move a file or directory."""
-        body = {"source": source, "target": target, "user": user}
+        body = {"source": source, "target": target, **wire.given(user=user)}
         return FileInfo.model_validate_json(await self._client.call("POST", self._path("rename"), body))
 
-    async def remove(self, path: str, *, recursive: bool = False, user: str = "user") -> None:
+    async def remove(self, path: str, *, recursive: bool = False, user: str | None = None) -> None:
         """Remove a file, a link or a directory."""
         await self._client.call("DELETE", self._path(path=path, recursive=recursive, user=user))
 
-    async def chmod(self, path: str, mode: int, *, user: str = "user") -> FileInfo:
+    async def chmod(self, path: str, mode: int, *, user: str | None = None) -> FileInfo:
         """Change permissions."""
         return await self._set(path=path, mode=mode, user=user)
 
@@ -106,7 +111,7 @@ class AsyncFiles:
 
     @asynccontextmanager
     async def watch(
-        self, path: str, *, recursive: bool = False, user: str = "user"
+        self, path: str, *, recursive: bool = False, user: str | None = None
     ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         """Changes below a directory, from the moment the context is entered."""
         query = {"path": path, "recursive": recursive, "user": user}

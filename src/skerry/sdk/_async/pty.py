@@ -90,7 +90,8 @@ class AsyncPty:
 
     async def open(
         self, cols: int = 80, rows: int = 24, command: str | Sequence[str] = ("/bin/bash", "-l"), *,
-        cwd: str | None = None, env: Mapping[str, str] | None = None, user: str = "user", timeout: float | None = None,
+        cwd: str | None = None, env: Mapping[str, str] | None = None, user: str | None = None,
+        timeout: float | None = None,
     ) -> AsyncTerminal:  # fmt: skip
         """Start a program on a new terminal.
 
@@ -99,8 +100,8 @@ class AsyncPty:
         """
         body: dict[str, Any] = {
             "command": command if isinstance(command, str) else list(command),
-            "terminal": {"cols": cols, "rows": rows}, "user": user,
-            **wire.given(cwd=cwd, env=None if env is None else dict(env), timeout_s=timeout),
+            "terminal": {"cols": cols, "rows": rows},
+            **wire.given(user=user, cwd=cwd, env=None if env is None else dict(env), timeout_s=timeout),
         }  # fmt: skip
         path = wire.path_of("sandboxes", self._sandbox_id, "processes")
         process = Process.model_validate_json(await self._client.call("POST", path, body))

@@ -205,26 +205,30 @@ class AsyncSandbox:
     @overload
     async def exec(
         self, command: str | Sequence[str], *, background: Literal[True], cwd: str | None = None,
-        env: Mapping[str, str] | None = None, user: str = "user", timeout: float | None = None, stdin: bool = False,
+        env: Mapping[str, str] | None = None, user: str | None = None,
+        timeout: float | None = None, stdin: bool = False,
         tag: str | None = None,
     ) -> AsyncProcess: ...  # fmt: skip
     @overload
     async def exec(
         self, command: str | Sequence[str], *, text: Literal[False], background: Literal[False] = False,
-        cwd: str | None = None, env: Mapping[str, str] | None = None, user: str = "user", timeout: float | None = None,
+        cwd: str | None = None, env: Mapping[str, str] | None = None, user: str | None = None,
+        timeout: float | None = None,
         input: bytes | str | None = None, check: bool = False, on_stdout: Callable[[Any], Any] | None = None,
         on_stderr: Callable[[Any], Any] | None = None, tag: str | None = None,
     ) -> ExecResult[bytes]: ...  # fmt: skip
     @overload
     async def exec(
         self, command: str | Sequence[str], *, text: Literal[True] = True, background: Literal[False] = False,
-        cwd: str | None = None, env: Mapping[str, str] | None = None, user: str = "user", timeout: float | None = None,
+        cwd: str | None = None, env: Mapping[str, str] | None = None, user: str | None = None,
+        timeout: float | None = None,
         input: bytes | str | None = None, check: bool = False, on_stdout: Callable[[Any], Any] | None = None,
         on_stderr: Callable[[Any], Any] | None = None, tag: str | None = None,
     ) -> ExecResult[str]: ...  # fmt: skip
     async def exec(
         self, command: str | Sequence[str], *, background: bool = False, text: bool = True, cwd: str | None = None,
-        env: Mapping[str, str] | None = None, user: str = "user", timeout: float | None = None, stdin: bool = False,
+        env: Mapping[str, str] | None = None, user: str | None = None,
+        timeout: float | None = None, stdin: bool = False,
         input: bytes | str | None = None, check: bool = False, on_stdout: Callable[[Any], Any] | None = None,
         on_stderr: Callable[[Any], Any] | None = None, tag: str | None = None,
     ) -> Any:  # fmt: skip
@@ -244,9 +248,9 @@ class AsyncSandbox:
             CannotStartProcess, UserNotFound, SandboxNotRunning, SandboxLost, CommandFailed
         """
         body: dict[str, Any] = {
-            "command": command if isinstance(command, str) else list(command), "user": user,
+            "command": command if isinstance(command, str) else list(command),
             "stdin": stdin or input is not None,
-            **wire.given(cwd=cwd, env=None if env is None else dict(env), timeout_s=timeout, tag=tag),
+            **wire.given(user=user, cwd=cwd, env=None if env is None else dict(env), timeout_s=timeout, tag=tag),
         }  # fmt: skip
         if background:
             return await self._start(body)

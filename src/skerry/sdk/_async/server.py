@@ -1,4 +1,4 @@
-"""What a server holds beside sandboxes: templates and keys."""
+"""A server as a whole: its health, the templates that ship with it, its keys, and what happens on it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,6 @@ class AsyncServer:
     async def health(self) -> dict[str, Any]:
         """Its status and version. Raises ServerUnreachable."""
         return _Health.model_validate_json(await self._client.call("GET", "/health", read_timeout_s=5.0)).model_dump()
-
-    async def templates(self) -> list[Template]:
-        """Templates that are built."""
-        return _TemplateList.model_validate_json(await self._client.call("GET", wire.path_of("templates"))).items
 
     async def build_template(self, name: str) -> AsyncIterator[str | Template]:
         """Build a template that ships; yields log lines, last the template.
@@ -67,10 +63,6 @@ class AsyncServer:
 class _Health(Reply):
     status: str
     version: str
-
-
-class _TemplateList(Reply):
-    items: list[Template]
 
 
 class _KeyList(Reply):

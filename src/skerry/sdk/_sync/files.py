@@ -25,22 +25,23 @@ class Files:
     def __init__(self, client: Client, sandbox_id: str) -> None:
         self._client, self._sandbox_id = client, sandbox_id
 
-    def read(self, path: str, *, user: str = "user") -> str:
+    def read(self, path: str, *, user: str | None = None) -> str:
         """The content, as UTF-8 text."""
         return (self.read_bytes(path, user=user)).decode()
 
-    def read_bytes(self, path: str, *, user: str = "user") -> bytes:
+    def read_bytes(self, path: str, *, user: str | None = None) -> bytes:
         """The content."""
         return self._client.call("GET", self._path(path=path, user=user))
 
     @contextmanager
-    def read_stream(self, path: str, *, user: str = "user") -> Iterator[Iterator[bytes]]:
+    def read_stream(self, path: str, *, user: str | None = None) -> Iterator[Iterator[bytes]]:
         """The content in pieces, for large files."""
         with self._client.stream("GET", self._path(path=path, user=user)) as chunks:
             yield chunks
 
     def write(
-        self, path: str, content: str | bytes | Iterable[bytes], *, user: str = "user", mode: int | None = None,
+        self, path: str, content: str | bytes | Iterable[bytes], *, user: str | None = None,
+        mode: int | None = None,
         parents: bool = True,
     ) -> FileInfo:  # fmt: skip
         """Replace the file, wholly or not at all. Missing directories are made, unless `parents` is false."""
@@ -50,23 +51,23 @@ class Files:
         query = {"path": path, "user": user, "mode": None if mode is None else f"{mode:04o}", "parents": parents}
         return FileInfo.model_validate_json(self._client.send("PUT", self._path(**query), data, headers=_OCTETS))
 
-    def upload(self, local: str | Path, path: str, *, user: str = "user", mode: int | None = None) -> FileInfo:
+    def upload(self, local: str | Path, path: str, *, user: str | None = None, mode: int | None = None) -> FileInfo:
         """Copy a local file into the sandbox."""
         with open(local, "rb") as file:
             return self.write(path, _blocks(file), user=user, mode=mode)
 
-    def download(self, path: str, local: str | Path, *, user: str = "user") -> None:
+    def download(self, path: str, local: str | Path, *, user: str | None = None) -> None:
         """Copy a file out of the sandbox."""
         with self.read_stream(path, user=user) as chunks:
             with open(local, "wb") as file:
                 for chunk in chunks:
                     file.write(chunk)
 
-    def stat(self, path: str, *, user: str = "user") -> FileInfo:
+    def stat(self, path: str, *, user: str | None = None) -> FileInfo:
         """What the path is; a symbolic link is not followed."""
         return FileInfo.model_validate_json(self._client.call("GET", self._path("stat", path=path, user=user)))
 
-    def exists(self, path: str, *, user: str = "user") -> bool:
+    def exists(self, path: str, *, user: str | None = None) -> bool:
         """Whether there is anything at the path."""
         try:
             self.stat(path, user=user)
@@ -74,26 +75,26 @@ class Files:
             return False
         return True
 
-    def list(self, path: str = "~", *, depth: int = 1, user: str = "user", limit: int = 10_000) -> list[FileInfo]:
+    def list(self, path: str = "~", *, depth: int = 1, user: str | None = None, limit: int = 10_000) -> list[FileInfo]:
         """What is below a directory, `depth` levels deep, in lexical order; at most `limit` entries."""
         query = {"path": path, "depth": depth, "user": user, "limit": limit}
         return FileList.model_validate_json(self._client.call("GET", self._path("list", **query))).items
 
-    def mkdir(self, path: str, *, parents: bool = True, mode: int = 0o755, user: str = "user") -> FileInfo:
+    def mkdir(self, path: str, *, parents: bool = True, mode: int = 0o755, user: str | None = None) -> FileInfo:
         """Make a directory. Raises FileExists when it exists and `parents` is false."""
-        body = {"path": path, "parents": parents, "mode": mode, "user": user}
+        body = {"path": path, "parents": parents, "mode": mode, **wire.given(user=user)}
         return FileInfo.model_validate_json(self._client.call("POST", self._path("mkdir"), body))
 
-    def rename(self, source: str, target: str, *, user: str = "user") -> FileInfo:
+    def rename(self, source: str, target: str, *, user: str | None = None) -> FileInfo:
         """Move a file or directory."""
-        body = {"source": source, "target": target, "user": user}
+        body = {"source": source, "target": target, **wire.given(user=user)}
         return FileInfo.model_validate_json(self._client.call("POST", self._path("rename"), body))
 
-    def remove(self, path: str, *, recursive: bool = False, user: str = "user") -> None:
+    def remove(self, path: str, *, recursive: bool = False, user: str | None = None) -> None:
         """Remove a file, a link or a directory."""
         self._client.call("DELETE", self._path(path=path, recursive=recursive, user=user))
 
-    def chmod(self, path: str, mode: int, *, user: str = "user") -> FileInfo:
+    def chmod(self, path: str, mode: int, *, user: str | None = None) -> FileInfo:
         """Change permissions."""
         return self._set(path=path, mode=mode, user=user)
 
@@ -105,7 +106,7 @@ class Files:
         return FileInfo.model_validate_json(self._client.call("PATCH", self._path(), wire.given(**fields)))
 
     @contextmanager
-    def watch(self, path: str, *, recursive: bool = False, user: str = "user") -> Iterator[Iterator[WatchEvent]]:
+    def watch(self, path: str, *, recursive: bool = False, user: str | None = None) -> Iterator[Iterator[WatchEvent]]:
         """Changes below a directory, from the moment the context is entered."""
         query = {"path": path, "recursive": recursive, "user": user}
         with self._client.events("GET", self._path("watch", **query)) as events:

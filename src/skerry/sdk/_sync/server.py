@@ -1,6 +1,6 @@
 # Generated from src/skerry/sdk/_async/server.py by tools/async_to_sync.py: change that.
 
-"""What a server holds beside sandboxes: templates and keys."""
+"""A server as a whole: its health, the templates that ship with it, its keys, and what happens on it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,6 @@ class Server:
     def health(self) -> dict[str, Any]:
         """Its status and version. Raises ServerUnreachable."""
         return _Health.model_validate_json(self._client.call("GET", "/health", read_timeout_s=5.0)).model_dump()
-
-    def templates(self) -> list[Template]:
-        """Templates that are built."""
-        return _TemplateList.model_validate_json(self._client.call("GET", wire.path_of("templates"))).items
 
     def build_template(self, name: str) -> Iterator[str | Template]:
         """Build a template that ships; yields log lines, last the template.
@@ -69,10 +65,6 @@ class Server:
 class _Health(Reply):
     status: str
     version: str
-
-
-class _TemplateList(Reply):
-    items: list[Template]
 
 
 class _KeyList(Reply):
