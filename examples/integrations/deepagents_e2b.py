@@ -33,12 +33,12 @@ class ScriptedModel(BaseChatModel):
             {"name": "write_file", "args": {"file_path": "/home/user/primes.py", "content": PROGRAM}, "id": "call-1"},
             {"name": "execute", "args": {"command": "python3 primes.py && uname -sr"}, "id": "call-2"},
         ]
-        for answer in answers:
-            print(f"{answer.name}: {str(answer.content).strip()}") if answer is answers[-1] else None
+        if answers:
+            print(f"{answers[-1].name}: {answers[-1].text}")
         if len(answers) < len(calls):
             reply = AIMessage("", tool_calls=[calls[len(answers)]])
         else:
-            reply = AIMessage(f"There are {str(answers[-1].content).splitlines()[0]}.")
+            reply = AIMessage(f"There are {answers[-1].text.splitlines()[0]}.")
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
     @property

@@ -65,6 +65,35 @@ async def test_code(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_call_that_its_client_gives_up_is_interrupted(environment: dict[str, str]) -> None:
+    async with connected(environment) as client:
+        await text(client, "run_code", code="x = 1")
+        with anyio.move_on_after(1) as given_up:
+            await text(client, "run_code", code="while True: x += 1")
+        assert given_up.cancelled_caught
+        with anyio.fail_after(20):
+            assert "True" in await text(client, "run_code", code="x > 1"), (
+                "the interpreter is free, and is the same one"
+            )
+        with anyio.move_on_after(1):
+            await text(client, "exec", command="exec sleep 345")
+        sleeping = "pgrep -f 'sleep 34[5]' || echo none"
+        with anyio.fail_after(20):
+            while "none" not in await text(client, "exec", command=sleeping):
+                await anyio.sleep(0.2)
+
+
+@pytest.mark.anyio
+async def test_calls_at_once_share_the_default_sandbox(environment: dict[str, str]) -> None:
+    async with connected(environment) as client:
+        async with anyio.create_task_group() as tasks:
+            for n in range(5):
+                tasks.start_soon(lambda n=n: text(client, "exec", command=f"echo {n} > {n}"))
+        assert await text(client, "exec", command="cat ?") == "exit code 0\nstdout:\n0\n1\n2\n3\n4"
+        assert len((await call(client, "list_sandboxes")).structured_content["sandboxes"]) == 1
+
+
+@pytest.mark.anyio
 async def test_commands(environment: dict[str, str]) -> None:
     async with connected(environment) as client:
         answer = await call(client, "exec", command="echo out; echo err >&2; exit 3")
@@ -160,9 +189,9 @@ async def test_when_the_default_sandbox_has_ended_that_is_told_and_the_next_call
         assert "NameError" in await text(client, "run_code", code="x")
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_and_its_sandboxes_though_standard_input_stays_open(
-    environment: dict[str, str], server: Server, how: signal.Signals
+    environment: dict[str, str], server: Server, how: signal.Signals, status: int
 ) -> None:
     before = running(server)
     process = subprocess.Popen(
@@ -183,7 +212,7 @@ def test_a_signal_ends_it_and_its_sandboxes_though_standard_input_stays_open(
         assert b"result:" in process.stdout.readline()
         assert len(running(server)) == len(before) + 1
         os.kill(process.pid, how)
-        assert process.wait(20) == 130
+        assert process.wait(20) == status
     assert running(server) == before
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -20,7 +22,7 @@ _LOOPBACK = "127.0.0.1"
 
 def mcp(
     http: Annotated[
-        str | None, typer.Option(metavar="[HOST:]PORT", help="Serve HTTP there instead; port 0 for any free one.")
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Serve HTTP at [HOST:]PORT instead; port 0: any free one.")
     ] = None,
     template: Annotated[str, typer.Option(help="What sandboxes are made from.")] = "base",
     idle_timeout: Annotated[float, typer.Option(help="Seconds without use until a sandbox is destroyed.")] = 3600,
@@ -37,15 +39,19 @@ def mcp(
     try:
         from skerry.mcp import Offer, serve_http, serve_stdio
     except ModuleNotFoundError as error:
-        raise InvalidRequest(f"cannot serve MCP: {error.name} is not installed; install skerry[mcp]") from None
-    _end_on_sigterm()
-    with reachable_server() as server:
+        raise InvalidRequest(
+            f"cannot serve MCP: {(error.name or '').partition('.')[0]} is not installed; install skerry[mcp]"
+        ) from None
+    with _ended_by_sigterm(), reachable_server() as server:
         offer = Offer(template, idle_timeout, internet, server)
-        if where is None:
-            serve_stdio(offer)
-        else:
-            _, key = wire.resolve(server.get("api_url"), server.get("api_key"))
-            serve_http(offer, *where, key, _announce(key, json, own_server=bool(server)))
+        try:
+            if where is None:
+                serve_stdio(offer)
+            else:
+                _, key = wire.resolve(server.get("api_url"), server.get("api_key"))
+                serve_http(offer, *where, key, _announce(key, json, own_server=bool(server)))
+        finally:
+            _be_left_alone()
 
 
 def _address(http: str) -> tuple[str, int]:
@@ -68,7 +74,26 @@ def _announce(key: str, json: bool, *, own_server: bool) -> Callable[[str], None
     return announce
 
 
-def _end_on_sigterm() -> None:
-    """As after Ctrl-C: whatever stage this is in, what was started is ended too."""
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM is an interrupt, as Ctrl-C is: whatever stage this is in, what was started is ended too. But it is how
+    this is meant to end, so it is no failure."""
+    asked = threading.Event()
+
+    def ask(*_: object) -> None:
+        asked.set()
+        signal.raise_signal(signal.SIGINT)
+
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not asked.is_set():
+            raise
+
+
+def _be_left_alone() -> None:
+    """While the server that was started is ended: clients that do not want to wait send another signal soon."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
