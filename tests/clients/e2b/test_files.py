@@ -54,6 +54,19 @@ def test_looking_around(sandbox):
     assert sandbox.files.get_info("/tmp/tree/a/b/file").size == 5
 
 
+def test_what_the_user_may_not_make_is_made_and_given_to_the_user(sandbox):
+    assert sandbox.files.make_dir("/workspace/deep") is True
+    assert sandbox.files.make_dir("/workspace/deep") is False
+    for content in ("first", "second"):
+        sandbox.files.write("/app/src/main.py", content)
+        assert sandbox.files.write("/opt/file", content).path == "/opt/file"
+    sandbox.files.write("/opt/by-root", "x", user="root")
+    assert sandbox.files.read("/app/src/main.py") == "second"
+    paths = "/workspace /workspace/deep /app /app/src /app/src/main.py /opt/file /opt/by-root /opt"
+    owners = sandbox.commands.run(f"touch /workspace/deep/mine && stat -c %U:%G {paths}").stdout.split()
+    assert owners == ["user:user"] * 6 + ["root:root"] * 2
+
+
 def test_changes(sandbox):
     assert sandbox.files.make_dir("/tmp/made/deep") is True
     assert sandbox.files.make_dir("/tmp/made/deep") is False

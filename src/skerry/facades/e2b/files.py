@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from skerry.errors import FileMissing, IsADirectory, NoSpace, RequestTooLarge
 from skerry.facades.download import Download
+from skerry.facades.e2b import ownership
 from skerry.facades.e2b.connect import Endpoint
 from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error, plain_error
 from skerry.facades.e2b.sandbox import ENVD, SandboxCall, measured, sandbox_of
@@ -163,7 +164,7 @@ async def upload(request: Request) -> Response:
 
 async def _write(sandbox: SandboxCall, path: str, chunks: AsyncIterator[bytes], user: str) -> FileInfo:
     try:
-        return await sandbox.core.files.write(*sandbox.where, path, chunks, user=user)
+        return await ownership.write(sandbox, path, chunks, user)
     except IsADirectory:
         raise ConnectError("invalid_argument", f"path is a directory: {path}") from None
 

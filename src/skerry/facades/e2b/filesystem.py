@@ -15,6 +15,7 @@ import anyio
 import anyio.abc
 
 from skerry.errors import Error, FileExists, FileMissing, NotADirectory
+from skerry.facades.e2b import ownership
 from skerry.facades.e2b.connect import Call
 from skerry.facades.e2b.errors import ConnectError
 from skerry.facades.e2b.read import Content, flag, integer, text
@@ -73,8 +74,7 @@ async def make_directory(call: Call, content: Content) -> Content:
     try:
         info = await files.stat(*call.sandbox.where, path, user=call.user)
     except FileMissing:
-        wanted = MakeDirectory(path=path, parents=True, user=call.user)
-        return {"entry": entry(await files.make_directory(*call.sandbox.where, wanted))}
+        return {"entry": entry(await ownership.make_directory(call.sandbox, path, call.user))}
     if FileType.DIRECTORY in (info.type, info.target_type):
         raise FileExists(f"directory already exists: {info.path}")
     raise NotADirectory(f"path already exists but it is not a directory: {info.path}")
