@@ -17,8 +17,9 @@ type readRequest struct {
 
 type writeRequest struct {
 	pathRequest
-	Mode    *uint32 `json:"mode"`
-	Parents bool    `json:"parents"`
+	Mode     *uint32           `json:"mode"`
+	Parents  bool              `json:"parents"`
+	Metadata map[string]string `json:"metadata"`
 }
 
 const (
@@ -155,6 +156,9 @@ func (a *agent) write(ch *channel, r *writeRequest) (any, error) {
 	if err == nil {
 		err = w.file.Sync()
 	}
+	if err == nil && len(r.Metadata) > 0 {
+		err = a.note(w, r.Metadata)
+	}
 	if closed := w.file.Close(); err == nil {
 		err = closed
 	}
@@ -167,6 +171,15 @@ func (a *agent) write(ch *channel, r *writeRequest) (any, error) {
 		w.abandon()
 	}
 	return answer, err
+}
+
+// note keeps metadata on the new content; it belongs to the file whatever its name.
+func (a *agent) note(w *replacement, metadata map[string]string) error {
+	var s syscall.Stat_t
+	if err := syscall.Fstat(int(w.file.Fd()), &s); err != nil {
+		return err
+	}
+	return a.notes.set(w.temp, &s, metadata)
 }
 
 func (w *replacement) abandon() {

@@ -23,6 +23,8 @@ type fileInfo struct {
 	Modified   int64   `json:"modified_unix_ns"`
 	Target     *string `json:"target"`
 	TargetType *string `json:"target_type"`
+
+	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
 type infoAnswer struct {
@@ -104,6 +106,7 @@ func (a *agent) describe(full string, s *syscall.Stat_t) *fileInfo {
 	return &fileInfo{
 		Name: path.Base(full), Path: full, Type: fileType(s.Mode), Size: s.Size, Mode: s.Mode & 0o7777, UID: s.Uid, GID: s.Gid,
 		Owner: a.accounts.nameOf("passwd", s.Uid), Group: a.accounts.nameOf("group", s.Gid), Modified: s.Mtim.Nano(),
+		Metadata: a.notes.of(s),
 	}
 }
 

@@ -38,6 +38,7 @@ type agent struct {
 	table    *table
 	spawner  *spawner
 	machine  *machine
+	notes    *notes
 	null     int // descriptor of /dev/null
 	silenced bool
 }
@@ -80,7 +81,7 @@ func newAgent(etc string) (*agent, error) {
 		return nil, err
 	}
 	a := &agent{accounts: &accounts{directory: etc, files: map[string]*accountFile{}}, table: newTable(), null: null}
-	a.machine = newMachine()
+	a.machine, a.notes = newMachine(), newNotes()
 	go a.table.reapForever()
 	a.spawner = newSpawner(a.table, a.machine.limitThread, a.machine.limitNext)
 	return a, nil

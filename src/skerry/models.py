@@ -482,6 +482,8 @@ class FileInfo(Reply):
     """Where a symbolic link points, as written in it."""
     target_type: FileType | None = None
     """Type of what a symbolic link leads to; null when it leads nowhere."""
+    metadata: dict[str, str] = {}
+    """What was noted when the content was written; it goes with the file and ends with it."""
 
 
 class FileList(Reply):

@@ -143,9 +143,11 @@ class Agent(Protocol):
         user: str = "user",
         mode: int | None = None,
         parents: bool = True,
+        metadata: Mapping[str, str] | None = None,
     ) -> FileInfo:
         """Replace a file atomically: it has its old or its new content, whatever happens. `mode`: default 0o644 for a
-        new file, kept for an old one. `parents`: make missing directories."""
+        new file, kept for an old one. `parents`: make missing directories. `metadata`: noted on the new content, in
+        place of what was noted on the old one."""
         ...  # fmt: skip
 
     async def unpack(

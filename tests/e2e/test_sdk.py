@@ -12,6 +12,7 @@ from skerry.errors import (
     CannotStartProcess,
     ContextNotFound,
     FileExists,
+    InvalidRequest,
     LanguageNotFound,
     SandboxNotFound,
     UserNotFound,
@@ -315,6 +316,18 @@ def test_node_and_git_are_there(sandbox: Sandbox) -> None:
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_metadata_of_files(sandbox: Sandbox) -> None:
+    files = sandbox.files
+    assert files.write("noted", "x", metadata={"By": "me"}).metadata == {"by": "me"}
+    sandbox.exec("mv noted moved", check=True)
+    assert files.stat("moved").metadata == {"by": "me"}
+    assert files.write("moved", "y").metadata == {}
+    for wrong in ({"a b": "c"}, {"": "c"}, {"a": "line\nbreak"}, {"a": "x" * 4097}):
+        with pytest.raises(InvalidRequest):
+            files.write("wrong", "x", metadata=wrong)
+    assert not files.exists("wrong")
 
 
 def test_files(sandbox: Sandbox, tmp_path) -> None:

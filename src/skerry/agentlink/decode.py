@@ -116,6 +116,7 @@ def _file_info(content: dict[str, Any]) -> FileInfo:
         modified_at=_moment(content["modified_unix_ns"], clamp=True),
         target=content["target"],
         target_type=content["target_type"],
+        metadata=content.get("metadata") or {},
     )
 
 

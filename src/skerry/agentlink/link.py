@@ -205,10 +205,11 @@ class Link:
 
     async def write_file(
         self, path: str, chunks: AsyncIterable[bytes] | bytes, *, user: str = "user", mode: int | None = None,
-        parents: bool = True,
+        parents: bool = True, metadata: Mapping[str, str] | None = None,
     ) -> FileInfo:  # fmt: skip
         """See `ports.Agent.write_file`."""
-        async with self._request("write", path=path, user=user, mode=mode, parents=parents) as channel:
+        fields = {"path": path, "user": user, "mode": mode, "parents": parents, "metadata": dict(metadata or {})}
+        async with self._request("write", **fields) as channel:
             await _send_all(channel, chunks)
             return decode.file_info((await channel.answer()).get("info"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from skerry.core.sandboxes import Sandboxes
@@ -39,11 +39,13 @@ class Files:
 
     async def write(
         self, tenant_id: str, sandbox_id: str, path: str, chunks: AsyncIterable[bytes] | bytes, *, user: str | None,
-        mode: int | None = None, parents: bool = True,
+        mode: int | None = None, parents: bool = True, metadata: Mapping[str, str] | None = None,
     ) -> FileInfo:  # fmt: skip
-        """Replace a file's content, wholly or not at all."""
+        """Replace a file's content and metadata, wholly or not at all."""
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
-            return await agent.write_file(path, chunks, user=user or live.user, mode=mode, parents=parents)
+            return await agent.write_file(
+                path, chunks, user=user or live.user, mode=mode, parents=parents, metadata=metadata
+            )
 
     async def stat(self, tenant_id: str, sandbox_id: str, path: str, *, user: str | None) -> FileInfo:
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):

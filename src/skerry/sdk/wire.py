@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from skerry.errors import Error, Unauthenticated
+from skerry.errors import Error, InvalidRequest, Unauthenticated
 
 DEFAULT_URL = "http://127.0.0.1:7070"
 KEY_FILE = Path("/var/lib/skerry/data/api_key")
@@ -65,6 +66,20 @@ def error_of(status: int, content: bytes) -> Error:
 def given(**fields: Any) -> dict[str, Any]:
     """A request body of the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+
+
+def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
+    """A file's metadata as headers of its upload. Raises InvalidRequest."""
+    for key, value in metadata.items():
+        if not _HEADER_NAME.fullmatch(key) or not _HEADER_VALUE.fullmatch(value):
+            raise InvalidRequest(
+                f"cannot note {key!r}: a key is made of letters, digits and !#$%&'*+.^_`|~-, a value of printable ASCII"
+            )
+    return {f"X-Metadata-{key}": value for key, value in metadata.items()}
 
 
 class Lines:

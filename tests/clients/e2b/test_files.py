@@ -54,6 +54,23 @@ def test_looking_around(sandbox):
     assert sandbox.files.get_info("/tmp/tree/a/b/file").size == 5
 
 
+def test_metadata_goes_with_the_file(sandbox):
+    noted = {"author": "somebody", "purpose": "a test"}
+    assert sandbox.files.write("noted", "x", metadata={"Author": "somebody", "purpose": "a test"}).metadata == noted
+    assert sandbox.files.get_info("noted").metadata == noted
+    assert {entry.name: entry.metadata for entry in sandbox.files.list(".")}["noted"] == noted
+    assert sandbox.files.rename("noted", "renamed").metadata == noted
+    sandbox.commands.run("mv renamed again")
+    assert sandbox.files.get_info("again").metadata == noted
+    assert sandbox.files.write("again", "y").metadata is None
+    assert sandbox.files.get_info("again").metadata is None
+    several = sandbox.files.write_files([{"path": f"/srv/m/{n}", "data": "x"} for n in range(3)], metadata=noted)
+    assert [info.metadata for info in several] == [noted] * 3
+    with pytest.raises(InvalidArgumentException, match="limit is 4096"):
+        sandbox.files.write("much", "x", metadata={"k": "v" * 5000})
+    assert not sandbox.files.exists("much")
+
+
 def test_what_the_user_may_not_make_is_made_and_given_to_the_user(sandbox):
     assert sandbox.files.make_dir("/workspace/deep") is True
     assert sandbox.files.make_dir("/workspace/deep") is False

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import format_datetime
+from typing import Any
 from urllib.parse import quote
 
 from python_multipart.exceptions import MultipartParseError
@@ -26,6 +27,7 @@ from skerry.facades.e2b import ownership
 from skerry.facades.e2b.connect import Endpoint
 from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error, plain_error
 from skerry.facades.e2b.sandbox import ENVD, SandboxCall, measured, sandbox_of
+from skerry.facades.file_metadata import file_metadata
 from skerry.models import FileInfo
 
 _SIGNATURE = "v1_"
@@ -147,24 +149,31 @@ async def upload(request: Request) -> Response:
     user = request.query_params.get("username") or sandbox.user
     _authorize(request, sandbox, "write")
     body = _inflated(request)
-    path = request.query_params.get("path", "")
+    path, metadata = request.query_params.get("path", ""), file_metadata(request.headers)
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     written = []
     if kind == b"multipart/form-data":
         async for part in _parts(body, options.get(b"boundary", b"")):
             if part.name == "file":
                 target = _checked(path or part.filename)
-                written.append(await _write(sandbox, target, part.chunks(), user))
+                written.append(await _write(sandbox, target, part.chunks(), user, metadata))
         if not written:
             raise ConnectError("invalid_argument", "the form holds no part named 'file'")
     else:
-        written.append(await _write(sandbox, _checked(path), body, user))
-    return JSONResponse([{"path": info.path, "name": info.name, "type": "file"} for info in written])
+        written.append(await _write(sandbox, _checked(path), body, user, metadata))
+    return JSONResponse([_written(info) for info in written])
 
 
-async def _write(sandbox: SandboxCall, path: str, chunks: AsyncIterator[bytes], user: str) -> FileInfo:
+def _written(info: FileInfo) -> dict[str, Any]:
+    noted = {"metadata": info.metadata} if info.metadata else {}
+    return {"path": info.path, "name": info.name, "type": "file", **noted}
+
+
+async def _write(
+    sandbox: SandboxCall, path: str, chunks: AsyncIterator[bytes], user: str, metadata: Mapping[str, str]
+) -> FileInfo:
     try:
-        return await ownership.write(sandbox, path, chunks, user)
+        return await ownership.write(sandbox, path, chunks, user, metadata)
     except IsADirectory:
         raise ConnectError("invalid_argument", f"path is a directory: {path}") from None
 

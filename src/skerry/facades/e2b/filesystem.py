@@ -49,6 +49,8 @@ def entry(info: FileInfo) -> Content:
         "owner": info.owner, "group": info.group,
         "modifiedTime": info.modified_at.isoformat().replace("+00:00", "Z"),
     }  # fmt: skip
+    if info.metadata:
+        shown["metadata"] = info.metadata
     if link:
         shown["symlinkTarget"] = posixpath.normpath(posixpath.join(posixpath.dirname(info.path), info.target or ""))
         shown["isSymlink"] = True

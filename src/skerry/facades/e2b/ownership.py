@@ -5,7 +5,7 @@ user's rights; where those do not suffice for making something, it is made as E2
 from __future__ import annotations
 
 import posixpath
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from skerry.errors import FileMissing, PermissionDenied
 from skerry.facades.e2b.sandbox import SandboxCall
@@ -31,18 +31,20 @@ async def make_directory(sandbox: SandboxCall, path: str, user: str) -> FileInfo
     return info
 
 
-async def write(sandbox: SandboxCall, path: str, chunks: AsyncIterator[bytes], user: str) -> FileInfo:
+async def write(
+    sandbox: SandboxCall, path: str, chunks: AsyncIterator[bytes], user: str, metadata: Mapping[str, str]
+) -> FileInfo:
     """A file's new content, wholly or not at all; missing parents are made."""
     files, where = sandbox.core.files, sandbox.where
     # It must be known before: content comes once, and cannot be sent again after a refusal.
     if not path.startswith("/") or posixpath.normpath(path).startswith(_OWN):
-        return await files.write(*where, path, chunks, user=user)
+        return await files.write(*where, path, chunks, user=user, metadata=metadata)
     parent = await _stat(sandbox, posixpath.dirname(path))
     if parent is None:
         await make_directory(sandbox, posixpath.dirname(path), user)
     elif parent.owner == user:
-        return await files.write(*where, path, chunks, user=user)
-    await files.write(*where, path, chunks, user=_ROOT)
+        return await files.write(*where, path, chunks, user=user, metadata=metadata)
+    await files.write(*where, path, chunks, user=_ROOT, metadata=metadata)
     return await _give(sandbox, path, user)
 
 

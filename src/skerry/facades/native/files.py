@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from skerry.errors import InvalidRequest, IsADirectory
 from skerry.facades.download import Download, content_headers
+from skerry.facades.file_metadata import file_metadata
 from skerry.facades.native.access import CallerOf
 from skerry.facades.streams import NdjsonResponse, ndjson_of
 from skerry.models import FileInfo, FileList, FileType, MakeDirectory, Rename, SetAttributes, WatchEvent
@@ -56,11 +57,11 @@ async def write(
     request: Request, caller: CallerOf, sandbox_id: str, path: FilePath, user: User = None,
     mode: Annotated[str | None, Query(pattern="^[0-7]{3,4}$")] = None, parents: bool = True,
 ) -> FileInfo:  # fmt: skip
-    """Replace a file by the body, atomically. `mode` is octal."""
+    """Replace a file by the body, atomically. `mode` is octal. Headers `X-Metadata-<key>` are noted on the file."""
     _check(path)
     return await caller.core.files.write(
         caller.tenant_id, sandbox_id, path, _body(request), user=user,
-        mode=None if mode is None else int(mode, 8), parents=parents,
+        mode=None if mode is None else int(mode, 8), parents=parents, metadata=file_metadata(request.headers),
     )  # fmt: skip
 
 

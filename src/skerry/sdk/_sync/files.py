@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -41,15 +41,24 @@ class Files:
 
     def write(
         self, path: str, content: str | bytes | Iterable[bytes], *, user: str | None = None,
-        mode: int | None = None,
-        parents: bool = True,
+        mode: int | None = None, parents: bool = True, metadata: Mapping[str, str] | None = None,
     ) -> FileInfo:  # fmt: skip
-        """Replace the file, wholly or not at all. Missing directories are made, unless `parents` is false."""
+        """Replace the file, wholly or not at all.
+
+        Args:
+            mode: default: 0o644 for a new file, kept for an old one.
+            parents: make missing directories.
+            metadata: noted on the file, 4,096 bytes at most; `stat` and `list` show it. Keys become lower case.
+
+        Raises:
+            InvalidRequest: the metadata's keys are no names of headers, its values no printable ASCII, or too much.
+        """
         data = (
             content.encode() if isinstance(content, str) else content if isinstance(content, bytes) else iter(content)
         )
         query = {"path": path, "user": user, "mode": None if mode is None else f"{mode:04o}", "parents": parents}
-        return FileInfo.model_validate_json(self._client.send("PUT", self._path(**query), data, headers=_OCTETS))
+        headers = {**_OCTETS, **wire.metadata_headers(metadata or {})}
+        return FileInfo.model_validate_json(self._client.send("PUT", self._path(**query), data, headers=headers))
 
     def upload(self, local: str | Path, path: str, *, user: str | None = None, mode: int | None = None) -> FileInfo:
         """Copy a local file into the sandbox."""
