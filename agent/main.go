@@ -14,6 +14,8 @@
 // Files (files.go, content.go, watch.go) are touched with the effective ids of the user of the request (identity.go): the
 // kernel, not the agent, decides what is allowed, and a path cannot be swapped between a check and its use to gain anything.
 //
+// Programs inside can ask it one thing, over HTTP: whether the code interpreter is there (health.go).
+//
 // `sudo` (sudo.go, sudo_server.go) is this program under another name: a client of the agent in process 1.
 //
 // The agent sleeps when nothing happens: no tickers, so a sandbox that is idle costs no CPU.
@@ -22,6 +24,7 @@ package main
 import (
 	"flag"
 	"log"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -50,6 +53,7 @@ func main() {
 	linkDirectory := flag.String("link", "/run/skerry/link", "directory with the server's `link.sock` and `token`")
 	runDirectory := flag.String("run", "/run/skerry", "directory for the agent's own sockets")
 	etc := flag.String("etc", "/etc", "directory of passwd and group")
+	healthAddress := flag.String("health", interpreterAddress, "where programs inside ask for the code interpreter's health")
 	flag.Parse()
 	log.SetFlags(0)
 	log.SetPrefix("agent: ")
@@ -71,6 +75,11 @@ func main() {
 	}
 	if err := a.serveSudo(filepath.Join(*runDirectory, "sudo.sock")); err != nil {
 		log.Printf("sudo is not available: %v", err)
+	}
+	if listener, err := net.Listen("tcp4", *healthAddress); err != nil {
+		log.Printf("cannot tell programs inside about the interpreter: %v", err)
+	} else {
+		go serveHealth(listener)
 	}
 	a.serveForever(*linkDirectory)
 }

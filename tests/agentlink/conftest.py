@@ -102,7 +102,7 @@ async def peer(listener: Listener, tmp_path: Path) -> Peer:
 async def link(listener: Listener, tmp_path: Path) -> AsyncIterator[Link]:
     """A link to the real agent."""
     process = subprocess.Popen(
-        [agent_binary(), "-link", tmp_path, "-run", tmp_path / "run"], stdin=subprocess.DEVNULL,
+        [agent_binary(), "-link", tmp_path, "-run", tmp_path / "run", "-health", "127.0.0.1:0"], stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:

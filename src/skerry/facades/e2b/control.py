@@ -51,14 +51,13 @@ class NewSandbox(Body):
     envVars: dict[str, str] | None = None
     autoPause: bool | None = None
     network: Network = Network()
-    mcp: dict[str, Any] | None = None
     volumeMounts: list[Any] | None = None
     iam: dict[str, Any] | None = None
 
     def refused(self) -> str | None:
         """What is asked for and not there: it must not be left out silently."""
         missing = {
-            "autoPause": self.autoPause, "mcp": self.mcp, "volumeMounts": self.volumeMounts, "iam": self.iam,
+            "autoPause": self.autoPause, "volumeMounts": self.volumeMounts, "iam": self.iam,
             **{f"network.{name}": value for name, value in (self.network.model_extra or {}).items()},
         }  # fmt: skip
         asked = [name for name, value in missing.items() if value]
