@@ -182,6 +182,16 @@ class SandboxStats(Reply):
     """Processes that the out-of-memory killer ended since the sandbox started."""
 
 
+class UsageSample(Reply):
+    """What a sandbox had used, or held, at a moment."""
+
+    at: datetime
+    cpu_used_s: float
+    """Since it started."""
+    memory_used_mib: float
+    disk_used_mib: float
+
+
 class Event(Reply):
     """One thing that happened to a sandbox."""
 

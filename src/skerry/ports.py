@@ -38,6 +38,7 @@ from skerry.models import (
     Tag,
     Template,
     TerminalSize,
+    UsageSample,
     WatchEvent,
 )  # fmt: skip
 
@@ -283,6 +284,10 @@ class Engine(Protocol):
 
     async def set_internet(self, sandbox_id: str, allowed: bool) -> None: ...
     async def stats(self, sandbox_id: str) -> SandboxStats: ...
+    def history(self, sandbox_id: str) -> list[UsageSample]:
+        """Samples of what it has used, the oldest first: one every five seconds, fewer of a long life. Raises
+        SandboxLost."""
+        ...
 
     async def destroy(self, sandbox_id: str) -> None:
         """End it now and remove everything it had; no-op when it is gone."""

@@ -211,3 +211,16 @@ def test_metrics_are_measured(server: Server, envd: Envd) -> None:
     assert 0 < metric["cpuUsedPct"] <= 100
     assert 0 < metric["memUsed"] < metric["memTotal"]
     assert 0 < envd("GET", "/metrics")[1]["cpu_used_pct"] <= 100
+
+
+def test_pages_of_other_origins_may_ask(server: Server, envd: Envd) -> None:
+    asked = ("origin: http://page.example", "access-control-request-method: POST")
+    preflight = b"OPTIONS %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n%b\r\n\r\n"
+    for path, more, allowed in (
+        (b"/sandboxes", "access-control-request-headers: x-api-key", True),
+        (b"/files", "access-control-request-headers: e2b-sandbox-id, x-access-token", True),
+        (b"/v1/sandboxes", "access-control-request-headers: authorization", False),
+    ):
+        reply = server.send_raw(preflight % (path, "\r\n".join((*asked, more)).encode())).decode().lower()
+        assert ("access-control-allow-origin: *" in reply) == allowed, reply
+        assert reply.startswith("http/1.1 200") == allowed, reply

@@ -318,6 +318,16 @@ def test_node_and_git_are_there(sandbox: Sandbox) -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
+def test_use_over_time(sandbox: Sandbox) -> None:
+    deadline = time.monotonic() + 30
+    while len(samples := sandbox.stats_history()) < 2:
+        assert time.monotonic() < deadline, samples
+        time.sleep(0.2)
+    assert samples[0].at < samples[1].at
+    assert 0 < samples[0].cpu_used_s <= samples[1].cpu_used_s
+    assert 0 < samples[1].memory_used_mib < 4096
+
+
 def test_metadata_of_files(sandbox: Sandbox) -> None:
     files = sandbox.files
     assert files.write("noted", "x", metadata={"By": "me"}).metadata == {"by": "me"}

@@ -18,7 +18,7 @@ from skerry.core.tokens import Tokens
 from skerry.facades.e2b.connect import _messages, _only_message, envelope
 from skerry.facades.e2b.errors import ConnectError
 from skerry.facades.e2b.files import _identity_accepted, _inflated, _parts, signature
-from skerry.facades.e2b.front import _address
+from skerry.facades.e2b.front import _address, _preflight
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +32,27 @@ def request(body: bytes, pieces: int = 7, **headers: str) -> Request:
 
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": raw}, receive)
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "asked", "service"),
+    [
+        ("127.0.0.1:7070", "/v2/sandboxes", "x-api-key", "control"), ("127.0.0.1:7070", "/v1/sandboxes", "x-api-key", None),
+        ("localhost:7070", "/files", "e2b-sandbox-id,e2b-sandbox-port", "envd"),
+        ("evil.example", "/files", "e2b-sandbox-id,e2b-sandbox-port", None),
+        ("49983-sb1.sbx.localhost", "/files", "", "envd"), ("49999-sb1.sbx.localhost", "/execute", "", "interpreter"),
+        ("3000-sb1.sbx.localhost", "/sandboxes", "", None), ("api.sbx.localhost", "/sandboxes", "", "control"),
+    ],
+)  # fmt: skip
+async def test_which_service_answers_a_browsers_question(host: str, path: str, asked: str, service: str | None) -> None:
+    headers = {"host": host, "origin": "http://page", "access-control-request-method": "POST"}
+    if asked:
+        headers["access-control-request-headers"] = asked
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "OPTIONS", "path": path, "headers": raw}
+    assert _preflight(scope, "sbx.localhost") == service
+    assert _preflight({**scope, "method": "GET"}, "sbx.localhost") is None
+    assert _preflight({**scope, "headers": raw[:1]}, "sbx.localhost") is None
 
 
 @pytest.mark.parametrize(

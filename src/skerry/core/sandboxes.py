@@ -29,6 +29,7 @@ from skerry.models import (
     SandboxStats,
     SandboxUpdate,
     Template,
+    UsageSample,
 )
 from skerry.ports import Agent, Death, Engine, Placement, SandboxRecord, Store
 
@@ -221,6 +222,11 @@ class Sandboxes:
         """Raises SandboxNotFound, SandboxNotRunning."""
         async with self.use(tenant_id, sandbox_id):
             return await self._engine.stats(sandbox_id)
+
+    async def history(self, tenant_id: str, sandbox_id: str) -> list[UsageSample]:
+        """Samples of what it has used, the oldest first. Raises SandboxNotFound, SandboxNotRunning."""
+        async with self.use(tenant_id, sandbox_id):
+            return self._engine.history(sandbox_id)
 
     async def out_of_memory(self, live: Live) -> bool:
         """Whether the kernel has killed something in it for lack of memory since this was asked last."""

@@ -23,11 +23,12 @@ import anyio
 import anyio.abc
 
 from skerry.errors import Error, SandboxLost, SandboxStartFailed, ServerStopping
-from skerry.models import End, EndCode, Isolation, Limits, SandboxStats, Template
+from skerry.models import End, EndCode, Isolation, Limits, SandboxStats, Template, UsageSample
 from skerry.node import interpreters, reaper, startup
 from skerry.node.builder import Builder, Host, Order
 from skerry.node.gate import BootGate
 from skerry.node.load import BUSY_SHARE, Load
+from skerry.node.machine import Usage
 from skerry.node.pool import Pool, PoolSettings
 from skerry.node.recovery import Recovery
 from skerry.node.refill import Refill
@@ -192,6 +193,10 @@ class Node:
             pids=usage.pids,
             oom_kills=usage.oom_kills,
         )
+
+    def history(self, sandbox_id: str) -> list[UsageSample]:
+        """See `ports.Engine.history`."""
+        return self._unit(sandbox_id).history.samples()
 
     def workbench(self, image: str, limits: Limits) -> AbstractAsyncContextManager[Bench]:
         """See `ports.Engine.workbench`."""
@@ -386,31 +391,36 @@ class Node:
             await anyio.sleep(_HOUSEKEEPING_S)
             try:
                 reaper.reap()
-                busy = self._load.measure(self._used(), time.monotonic()) > BUSY_SHARE * _CORES
-                self._gate.limit_background(1 if busy else _CORES)
-                for unit in self._units.values():
+                now, used = time.monotonic(), list(self._used())
+                busy = self._load.measure(((unit.name, use.cpu_used_s) for unit, use in used), now)
+                self._gate.limit_background(1 if busy > BUSY_SHARE * _CORES else _CORES)
+                for unit, use in used:
                     self._set_idle(unit, self._load.is_idle(unit.name))
-                    if self._starved(unit):
+                    if unit.history.is_due(now):
+                        self._note(unit, use, now)
+                    if use.oom_kills > 0:
                         self._supervisor.out_of_memory(unit)
                 for driver in self._host.drivers.values():
                     await driver.tidy()
             except Exception:
                 logger.exception("housekeeping failed")
 
-    def _starved(self, unit: Unit) -> bool:
+    def _note(self, unit: Unit, use: Usage, now: float) -> None:
         with suppress(OSError):
-            return self._host.cgroups.usage(unit.name).oom_kills > 0
-        return False
+            unit.history.add(
+                now, cpu_used_s=use.cpu_used_s, memory_used_mib=use.memory_bytes / _MIB,
+                disk_used_mib=self._host.disks.used_bytes(unit.name) / _MIB,
+            )  # fmt: skip
 
     def _set_idle(self, unit: Unit, idle: bool) -> None:
         if unit.idle != idle and unit.record.pid is not None:
             unit.idle = idle
             self._host.driver(unit.record.isolation).set_idle(unit.record.pid, idle)
 
-    def _used(self) -> Iterator[tuple[str, float]]:
+    def _used(self) -> Iterator[tuple[Unit, Usage]]:
         for unit in self._units.values():
             with suppress(OSError):
-                yield unit.name, self._host.cgroups.usage(unit.name).cpu_used_s
+                yield unit, self._host.cgroups.usage(unit.name)
 
     def _all_units(self) -> Iterator[Unit]:
         yield from self._units.values()

@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 
 from skerry.models import EndCode
+from skerry.node.history import History
 from skerry.node.machine import Link, Listener, Slot
 from skerry.node.records import Record
 
@@ -26,6 +27,7 @@ class Unit:
     ending_message: str = ""
     is_restored: bool = False
     """From a warm image: the template's command runs already."""
+    history: History = field(default_factory=History)
     idle: bool = False
     """Its driver was told so."""
     removed: anyio.Event = field(default_factory=anyio.Event)

@@ -1,6 +1,7 @@
 """Lifetime, listing, and what happens to those who come too late."""
 
 import datetime
+import time
 
 import pytest
 from e2b import AuthenticationException, SandboxException, SandboxQuery, SandboxState, TimeoutException
@@ -78,9 +79,17 @@ def test_mistakes_are_told(mark):
 
 
 def test_use_is_measured(sandbox):
-    (metric,) = sandbox.get_metrics()
+    metric = sandbox.get_metrics()[-1]
     assert metric.cpu_count >= 1
     assert 0 < metric.mem_used < metric.mem_total
+    deadline = time.monotonic() + 30
+    while len(metrics := sandbox.get_metrics()) < 3:
+        assert time.monotonic() < deadline, metrics
+        time.sleep(0.5)
+    assert [metric.timestamp for metric in metrics] == sorted(metric.timestamp for metric in metrics)
+    first = metrics[0].timestamp
+    assert sandbox.get_metrics(end=first)[-1].timestamp < metrics[-1].timestamp
+    assert sandbox.get_metrics(start=metrics[-1].timestamp + datetime.timedelta(hours=1)) == []
 
 
 async def test_asynchronously(async_sandbox, mark):

@@ -19,9 +19,10 @@ from skerry.core.templates import DEFAULT_TAG, parse
 from skerry.core.tokens import Tokens
 from skerry.errors import Error, SandboxNotFound
 from skerry.facades.e2b import templates
+from skerry.facades.e2b.browsers import PAGES
 from skerry.facades.e2b.errors import first_problem, plain_error, rest_error
 from skerry.facades.e2b.rest import ENVD_VERSION, Body, Caller, CallerOf, moment
-from skerry.facades.e2b.sandbox import ENVD, FACTS, TRAFFIC, Facts, facts_of, measured, whole_cores
+from skerry.facades.e2b.sandbox import ENVD, FACTS, TRAFFIC, Facts, Use, facts_of, measured, whole_cores
 from skerry.facades.limits import BodyLimit, BodyRefused
 from skerry.models import Sandbox, SandboxSpec, SandboxState, SandboxUpdate
 from skerry.ports import SandboxRecord
@@ -85,7 +86,7 @@ def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: in
     """
     app = FastAPI(
         title="Skerry: E2B", version=__version__, docs_url=None, redoc_url=None, strict_content_type=False,
-        redirect_slashes=False,
+        redirect_slashes=False, middleware=[PAGES],
     )  # fmt: skip
     app.state.core, app.state.tokens, app.state.domain = core, tokens, domain
     app.add_exception_handler(Error, _error)
@@ -309,15 +310,16 @@ async def refresh(caller: CallerOf, sandbox_id: str, wanted: Refresh) -> None:
 
 
 async def metrics(caller: CallerOf, sandbox_id: str, start: int | None = None, end: int | None = None) -> Response:
-    """`GET /sandboxes/{id}/metrics`: the present, when it lies in the range asked for."""
+    """`GET /sandboxes/{id}/metrics`: its life so far, or the part of it in the range of Unix seconds."""
     record = await _record(caller, sandbox_id)
-    at = datetime.now(UTC).timestamp()
-    if (start is not None and at < start - _SLACK_S) or (end is not None and at > end + _SLACK_S):
-        return JSONResponse([])
-    use = await measured(caller.core, caller.tenant_id, record.sandbox.id)
-    shown = {
+    uses = await measured(caller.core, caller.tenant_id, record.sandbox.id)
+    first, last = start or 0, end if end is not None else float("inf")
+    return JSONResponse([_metric(use) for use in uses if first - 1 < use.at.timestamp() < last + 1])
+
+
+def _metric(use: Use) -> dict[str, Any]:
+    return {
         "timestamp": moment(use.at), "timestampUnix": int(use.at.timestamp()), "cpuCount": use.cpu_count,
         "cpuUsedPct": use.cpu_used_pct, "memUsed": use.mem_used, "memTotal": use.mem_total, "memCache": 0,
         "diskUsed": use.disk_used, "diskTotal": use.disk_total,
     }  # fmt: skip
-    return JSONResponse([shown])

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from skerry.facades.e2b import files, filesystem, process
+from skerry.facades.e2b.browsers import PAGES
 from skerry.facades.e2b.connect import Endpoint, client_stream, server_stream, unary
 from skerry.facades.e2b.errors import plain_error
 from skerry.facades.e2b.read import Content
@@ -46,7 +47,7 @@ def create_envd(group: anyio.abc.TaskGroup) -> Starlette:
         Route("/metrics", files.metrics, methods=["GET"]),
         Route("/envs", files.envs, methods=["GET"]),
     ]
-    return Starlette(routes=routes, exception_handlers={404: _nothing, 405: _nothing})
+    return Starlette(middleware=[PAGES], routes=routes, exception_handlers={404: _nothing, 405: _nothing})
 
 
 async def _nothing(request: Request, _: Exception) -> Response:

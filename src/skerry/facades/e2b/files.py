@@ -326,7 +326,7 @@ async def metrics(request: Request) -> Response:
     """`GET /metrics`."""
     sandbox = sandbox_of(request)
     sandbox.check_token(request.headers.get("x-access-token"))
-    use = await measured(sandbox.core, *sandbox.where)
+    use = (await measured(sandbox.core, *sandbox.where))[-1]
     return JSONResponse(
         {
             "ts": int(use.at.timestamp()), "cpu_count": use.cpu_count, "cpu_used_pct": use.cpu_used_pct,

@@ -49,6 +49,8 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.native(scope, receive, send)
+        elif (asked := _preflight(scope, self.domain)) is not None:
+            await getattr(self, asked)(scope, receive, send)
         elif (address := _address(HTTPConnection(scope), self.domain)) is not None:
             await self._sandbox(*address, scope, receive, send)
         elif scope["type"] == "http" and _E2B_PATH.fullmatch(scope["path"]):
@@ -90,6 +92,27 @@ def _address(connection: HTTPConnection, domain: str | None) -> tuple[str, int] 
     if sandbox_id and re.fullmatch("[0-9]{1,5}", port) and _is_server(name, domain):
         return sandbox_id.partition("-")[0], int(port)
     return None
+
+
+def _preflight(scope: Scope, domain: str | None) -> str | None:
+    """Which service a browser's question is for, whether a page may call it; None: it is no such question to us.
+
+    Where headers say which sandbox is meant, the question only names them.
+    """
+    if scope["type"] != "http" or scope["method"] != "OPTIONS":
+        return None
+    headers = HTTPConnection(scope).headers
+    if "origin" not in headers or "access-control-request-method" not in headers:
+        return None
+    name = re.sub(r":\d+$", "", headers.get("host", "").lower())
+    if domain is not None and name.endswith(f".{domain}"):
+        found = _NAME.fullmatch(name.removesuffix(f".{domain}"))
+        if found is not None:
+            return {ENVD_PORT: "envd", INTERPRETER_PORT: "interpreter"}.get(int(found[1]))
+    asked = headers.get("access-control-request-headers", "").lower()
+    if "e2b-sandbox-id" in asked and _is_server(name, domain):
+        return "envd"
+    return "control" if _E2B_PATH.fullmatch(scope["path"]) else None
 
 
 def _is_server(name: str, domain: str | None) -> bool:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from skerry.core.runs import RunEvent
 from skerry.errors import ContextNotFound, Error, LanguageNotFound, SandboxLost, SandboxNotRunning
+from skerry.facades.e2b.browsers import PAGES
 from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, first_problem
 from skerry.facades.e2b.read import Content, json_object, mapping, optional_text, text
 from skerry.facades.e2b.sandbox import sandbox_of
@@ -154,6 +155,7 @@ async def _known_error(request: Request, error: Exception) -> Response:
 def create_interpreter() -> Starlette:
     """The application that answers for port 49999 of every sandbox."""
     return Starlette(
+        middleware=[PAGES],
         routes=[
             Route("/execute", execute, methods=["POST"]),
             Route("/contexts", create_context, methods=["POST"]),

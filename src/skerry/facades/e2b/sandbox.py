@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from skerry.core import Core
 from skerry.core.tokens import Tokens
 from skerry.facades.e2b.errors import ConnectError
+from skerry.models import UsageSample
 from skerry.ports import SandboxRecord
 
 ENVD = "e2b-envd"
@@ -97,28 +98,41 @@ def named_user(connection: HTTPConnection) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a sandbox uses, in E2B's units: bytes, whole cores, and per cent of all its cores."""
+    """What a sandbox used at a moment, in E2B's units: bytes, whole cores, and per cent of all its cores."""
 
     at: datetime
     cpu_count: int
     cpu_used_pct: float
-    """On average since it was created."""
+    """On average since the moment before, of the first since it was created."""
     mem_used: int
     mem_total: int
     disk_used: int
     disk_total: int
 
 
-async def measured(core: Core, tenant_id: str, sandbox_id: str) -> Use:
-    """Raises SandboxNotFound, SandboxNotRunning."""
+async def measured(core: Core, tenant_id: str, sandbox_id: str) -> list[Use]:
+    """What it used over its life, the oldest first and last the present.
+
+    Raises:
+        SandboxNotFound, SandboxNotRunning
+    """
     sandbox, stats = await core.sandboxes.get(tenant_id, sandbox_id), await core.sandboxes.stats(tenant_id, sandbox_id)
-    at, limits = datetime.now(UTC), sandbox.limits
-    core_seconds = max((at - sandbox.created_at).total_seconds(), 1.0) * limits.cpu
-    return Use(
-        at, whole_cores(limits.cpu), round(min(100.0, 100 * stats.cpu_used_s / core_seconds), 2),
-        int(stats.memory_used_mib * _MIB), limits.memory_mib * _MIB, int(stats.disk_used_mib * _MIB),
-        limits.disk_mib * _MIB,
+    present = UsageSample(
+        at=datetime.now(UTC), cpu_used_s=stats.cpu_used_s, memory_used_mib=stats.memory_used_mib,
+        disk_used_mib=stats.disk_used_mib,
     )  # fmt: skip
+    limits, uses, since, before = sandbox.limits, list[Use](), sandbox.created_at, 0.0
+    for sample in [*await core.sandboxes.history(tenant_id, sandbox_id), present]:
+        core_seconds = max((sample.at - since).total_seconds(), 0.1) * limits.cpu
+        used_pct = min(100.0, max(0.0, 100 * (sample.cpu_used_s - before) / core_seconds))
+        uses.append(
+            Use(
+                sample.at, whole_cores(limits.cpu), round(used_pct, 2), int(sample.memory_used_mib * _MIB),
+                limits.memory_mib * _MIB, int(sample.disk_used_mib * _MIB), limits.disk_mib * _MIB,
+            )
+        )  # fmt: skip
+        since, before = sample.at, sample.cpu_used_s
+    return uses
 
 
 def whole_cores(cpu: float) -> int:

@@ -12,7 +12,16 @@ from skerry.core.sandboxes import LIVE_STATES
 from skerry.errors import InvalidRequest
 from skerry.facades.native.access import CallerOf
 from skerry.facades.native.meta import EventList
-from skerry.models import Sandbox, SandboxPage, SandboxSpec, SandboxState, SandboxStats, SandboxUpdate
+from skerry.models import (
+    Reply,
+    Sandbox,
+    SandboxPage,
+    SandboxSpec,
+    SandboxState,
+    SandboxStats,
+    SandboxUpdate,
+    UsageSample,
+)
 
 router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes", tags=["sandboxes"])
 
@@ -78,6 +87,16 @@ async def destroy(caller: CallerOf, sandbox_id: str) -> None:
 async def stats(caller: CallerOf, sandbox_id: str) -> SandboxStats:
     """What it holds and has used."""
     return await caller.core.sandboxes.stats(caller.tenant_id, sandbox_id)
+
+
+class UsageHistory(Reply):
+    items: list[UsageSample]
+
+
+@router.get("/{sandbox_id}/stats/history")
+async def history(caller: CallerOf, sandbox_id: str) -> UsageHistory:
+    """What it has used over its life, the oldest first: a sample every five seconds, fewer of a long life."""
+    return UsageHistory(items=await caller.core.sandboxes.history(caller.tenant_id, sandbox_id))
 
 
 @router.get("/{sandbox_id}/events")

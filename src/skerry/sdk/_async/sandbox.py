@@ -20,6 +20,7 @@ from skerry.models import (
     SandboxStats,
     Stderr,
     Stdout,
+    UsageSample,
 )
 from skerry.models import Process as ProcessInfo
 from skerry.models import Sandbox as SandboxInfo
@@ -134,6 +135,10 @@ class AsyncSandbox:
     async def stats(self) -> SandboxStats:
         """What it holds and has used."""
         return SandboxStats.model_validate_json(await self._client.call("GET", self._path("stats")))
+
+    async def stats_history(self) -> Sequence[UsageSample]:
+        """What it has used over its life, the oldest first: a sample every five seconds, fewer of a long life."""
+        return _History.model_validate_json(await self._client.call("GET", self._path("stats", "history"))).items
 
     async def events(self, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
         """What happened to it, oldest first."""
@@ -328,3 +333,7 @@ class _ProcessList(Reply):
 
 def _text(data: bytes) -> str:
     return data.decode(errors="replace")
+
+
+class _History(Reply):
+    items: list[UsageSample]
