@@ -58,3 +58,4 @@ python_client openai-agents "openai-agents[e2b]==0.24.0"
 python_client smolagents smolagents==1.26.0 e2b-code-interpreter==2.11.5
 python_client mcp-1 mcp==1.30.0
 node_client vercel-ai-sdk ai@7.0.173 zod@4.6.7 @e2b/code-interpreter@2.8.0
+node_client e2b-cli @e2b/cli@2.19.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,33 @@ def test_every_scenario_in_python(server: Server, client: str) -> None:
 def test_every_scenario_in_javascript(server: Server, client: str) -> None:
     env = {**environment(server), "E2B_CLIENT": str(CLIENTS / client)}
     run(CLIENTS / "node" / "bin" / "node", "--test", scenarios="e2b-js", env=env)
+
+
+@pytest.mark.timeout(120)
+def test_the_command_line(server: Server) -> None:
+    cli = CLIENTS / "e2b-cli" / "node_modules" / ".bin" / "e2b"
+    assert cli.exists(), "the client is not installed: run tools/clients.sh"
+
+    def e2b(*words: str) -> str:
+        # It finds the API by its domain only; the variable for the address goes before.
+        env = {**environment(server), "PATH": f"{CLIENTS / 'node' / 'bin'}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            [cli, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done
+        return done.stdout + done.stderr
+
+    found = re.search(r"sb[0-9a-f]{10,}", e2b("sandbox", "create", "base", "--detach"))
+    assert found is not None
+    sandbox = found[0]
+    assert sandbox in e2b("sandbox", "list")
+    assert e2b("sandbox", "exec", sandbox, "--", "echo", "said inside").strip() == "said inside"
+    assert "Envd version" in e2b("sandbox", "info", sandbox)
+    assert "Memory" in e2b("sandbox", "metrics", sandbox)
+    assert "sandbox.running" in e2b("sandbox", "logs", sandbox)
+    assert "base" in e2b("template", "list")
+    e2b("sandbox", "kill", sandbox)
+    assert sandbox not in e2b("sandbox", "list")
 
 
 @pytest.mark.parametrize(("page", "words"), [("e2b", ["13", "Linux"]), ("build-templates", ["<h1>hello</h1>"])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -224,3 +225,32 @@ def test_pages_of_other_origins_may_ask(server: Server, envd: Envd) -> None:
         reply = server.send_raw(preflight % (path, "\r\n".join((*asked, more)).encode())).decode().lower()
         assert ("access-control-allow-origin: *" in reply) == allowed, reply
         assert reply.startswith("http/1.1 200") == allowed, reply
+
+
+def test_logs_and_metrics(server: Server) -> None:
+    with server.sandbox(timeout=60) as sandbox:
+        _, reply = server.request("GET", f"/v2/sandboxes/{sandbox.id}/logs", b"", f"x-api-key: {server.api_key}")
+        [entry] = reply["logs"]
+        assert (entry["message"], entry["level"]) == ("sandbox.running", "info")
+        at = int(datetime.fromisoformat(entry["timestamp"]).timestamp() * 1000)
+        for query, count in (
+            ("level=error", 0), ("search=running", 1), ("search=xyz", 0), (f"cursor={at + 2000}", 0), (f"cursor={at}", 1),
+            (f"cursor={at - 2000}&direction=backward", 0), ("direction=backward", 1), ("limit=0", 0),
+        ):  # fmt: skip
+            _, reply = server.request(
+                "GET", f"/v2/sandboxes/{sandbox.id}/logs?{query}", b"", f"x-api-key: {server.api_key}"
+            )
+            assert len(reply["logs"]) == count, query
+        _, old = server.request("GET", f"/sandboxes/{sandbox.id}/logs", b"", f"x-api-key: {server.api_key}")
+        assert old["logEntries"] == [entry]
+        assert json.loads(old["logs"][0]["line"]) == entry
+        _, many = server.request(
+            "GET", f"/sandboxes/metrics?sandbox_ids={sandbox.id},sbnothere", b"", f"x-api-key: {server.api_key}"
+        )
+        assert list(many["sandboxes"]) == [sandbox.id]
+        assert many["sandboxes"][sandbox.id]["memUsed"] > 0
+    status, _ = server.request("GET", "/sandboxes/sbnothere/logs", b"", f"x-api-key: {server.api_key}")
+    assert status == 404
+    names = ",".join(f"sb{number}" for number in range(101))
+    status, _ = server.request("GET", f"/sandboxes/metrics?sandbox_ids={names}", b"", f"x-api-key: {server.api_key}")
+    assert status == 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -17,8 +18,8 @@ from skerry import __version__
 from skerry.core import Core
 from skerry.core.templates import DEFAULT_TAG, parse
 from skerry.core.tokens import Tokens
-from skerry.errors import Error, SandboxNotFound
-from skerry.facades.e2b import templates
+from skerry.errors import Error, SandboxNotFound, SandboxNotRunning
+from skerry.facades.e2b import logs, templates
 from skerry.facades.e2b.browsers import PAGES
 from skerry.facades.e2b.errors import first_problem, plain_error, rest_error
 from skerry.facades.e2b.rest import ENVD_VERSION, Body, Caller, CallerOf, moment
@@ -29,7 +30,7 @@ from skerry.ports import SandboxRecord
 
 _CLIENT_ID = "skerry"
 _NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-_SLACK_S = 5
+_MEASURED_MAX = 100
 """E2B's buckets of time."""
 _V1_TIMEOUT_S, _V2_TIMEOUT_S = 15, 300
 
@@ -97,6 +98,7 @@ def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: in
     app.post("/sandboxes", status_code=201)(create_v1)
     app.post("/v2/sandboxes", status_code=201)(create_v2)
     app.get("/sandboxes")(listing_v1)
+    app.get("/sandboxes/metrics")(metrics_of_many)
     app.get("/v2/sandboxes")(listing)
     app.get("/sandboxes/{sandbox_id}")(detail)
     app.delete("/sandboxes/{sandbox_id}", status_code=204, response_class=Response)(kill)
@@ -105,6 +107,7 @@ def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: in
     app.post("/sandboxes/{sandbox_id}/timeout", status_code=204, response_class=Response)(set_timeout)
     app.post("/sandboxes/{sandbox_id}/refreshes", status_code=204, response_class=Response)(refresh)
     app.get("/sandboxes/{sandbox_id}/metrics")(metrics)
+    logs.add_routes(app)
     templates.add_routes(app)
     return app
 
@@ -315,6 +318,18 @@ async def metrics(caller: CallerOf, sandbox_id: str, start: int | None = None, e
     uses = await measured(caller.core, caller.tenant_id, record.sandbox.id)
     first, last = start or 0, end if end is not None else float("inf")
     return JSONResponse([_metric(use) for use in uses if first - 1 < use.at.timestamp() < last + 1])
+
+
+async def metrics_of_many(caller: CallerOf, sandbox_ids: Annotated[str, Query(max_length=10_000)]) -> Response:
+    """`GET /sandboxes/metrics`: the present of those that run, of a hundred at most."""
+    wanted = {_cut(part.strip()) for part in sandbox_ids.split(",") if part.strip()}
+    if len(wanted) > _MEASURED_MAX:
+        return plain_error(400, f"sandbox_ids: {len(wanted)} were named, and {_MEASURED_MAX} are possible")
+    found = {}
+    for sandbox_id in wanted:
+        with suppress(SandboxNotFound, SandboxNotRunning):
+            found[sandbox_id] = _metric((await measured(caller.core, caller.tenant_id, sandbox_id))[-1])
+    return JSONResponse({"sandboxes": found})
 
 
 def _metric(use: Use) -> dict[str, Any]:
