@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import structlog
 import uvicorn
 import uvloop
@@ -44,7 +45,7 @@ from skerry.facades.streams import RESET
 from skerry.host import mounts
 from skerry.host.cgroups import ControlGroups
 from skerry.host.disks import Disks
-from skerry.host.images import Images
+from skerry.host.images import Images, mounted
 from skerry.host.network import Network, enable_forwarding
 from skerry.host.registry import Puller
 from skerry.host.runtime import prepare_runtime
@@ -58,6 +59,9 @@ from skerry.store.sql import SqlStore
 
 logger = logging.getLogger(__name__)
 
+IMAGES_UNUSED_S = 7 * 24 * 3600.0
+"""How long layers that belong to no template are kept: a build may want them again."""
+_DAY_S = 24 * 3600.0
 _STOP_GRACE_S = 5
 """How long requests under way may go on when the server stops."""
 
@@ -157,6 +161,7 @@ async def running(settings: Settings, *, keep: bool = False) -> AsyncIterator[tu
         await node.check()
         async with node, anyio.create_task_group() as group:
             await core.start(group)
+            group.start_soon(_collect_daily, images, name="collection of images")
             api_key = await _first_key(core, settings.data_dir)
             with suppress(Error):
                 node.keep_ready(images.template(settings.pool_template))
@@ -174,6 +179,18 @@ async def running(settings: Settings, *, keep: bool = False) -> AsyncIterator[tu
             cgroups.remove_root()
             shutil.rmtree(settings.run_dir / settings.instance, ignore_errors=True)
             shutil.rmtree(settings.data_dir / "mounts", ignore_errors=True)
+
+
+async def _collect_daily(images: Images) -> None:
+    """Remove what no template is made of, some days after its last use."""
+    while True:
+        try:
+            removed = await anyio.to_thread.run_sync(lambda: images.collect(mounted(), IMAGES_UNUSED_S))
+            if removed:
+                logger.info("removed %d layers of images that nothing uses", len(removed))
+        except Exception:
+            logger.exception("cannot collect unused images")
+        await anyio.sleep(_DAY_S)
 
 
 def _core(settings: Settings, node: Node, store: SqlStore, images: Images) -> Core:

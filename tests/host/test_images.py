@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
@@ -88,7 +89,9 @@ async def test_the_same_inputs_are_not_built_again(
     monkeypatch.setattr(debian, "VERSION", 999)
     await build(store)
     assert trees.builds == 2
-    assert len(list((tmp_path / "layers").iterdir())) == 1  # the same tree: the same layer
+    assert (
+        len([path for path in (tmp_path / "layers").iterdir() if path.is_dir()]) == 1
+    )  # the same tree: the same layer
 
 
 async def test_a_damaged_record_or_a_lost_image_is_built_anew(tmp_path: Path, trees: SmallTrees) -> None:
@@ -176,6 +179,29 @@ async def test_collect_keeps_what_a_users_build_made(tmp_path: Path, trees: Smal
     assert store.known_layer("key") is None
     with pytest.raises(TemplateNotFound):
         store.image(image)
+
+
+async def test_what_was_used_lately_is_not_collected(tmp_path: Path, trees: SmallTrees) -> None:
+    store = Images(tmp_path)
+    await build(store)
+    layers = []
+    for name in ("old", "known", "new"):
+        (tmp_path / "building/tree").mkdir()
+        (tmp_path / "building/tree" / name).write_text(name)
+        layers.append(store.layers.adopt(tmp_path / "building/tree"))
+        store.remember_layer(name, layers[-1])
+    image = store.add(Image(layers=layers))
+    long_ago = time.time() - 1000
+    for path in [*(tmp_path / "layers").glob("*.used"), tmp_path / f"images/{image[7:]}.json"]:
+        os.utime(path, (long_ago, long_ago))
+    assert store.known_layer("known") == layers[1]  # which uses it
+    (tmp_path / f"layers/{layers[2][7:39]}.used").unlink()  # as an older version leaves them
+    assert store.collect(unused_s=500) == [layers[0][7:39]]
+    assert [store.known_layer(name) for name in ("old", "known", "new")] == [None, *layers[1:]]
+    assert not (tmp_path / "steps/old").exists()
+    with pytest.raises(TemplateNotFound):
+        store.image(image)
+    assert store.trees(store.template("base").image)
 
 
 async def test_a_template_based_on_another_shares_its_layers(tmp_path: Path, trees: SmallTrees) -> None:

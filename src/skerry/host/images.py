@@ -8,7 +8,8 @@
     <directory>/building/                   trees under way; swept at the next build
 
 `python -m skerry.host.images build base` builds a template that ships; a server does the same when it is asked to.
-`… collect`, with all servers stopped, removes what no template names any more.
+Servers remove what no template names any more when nobody has used it for some days; `… collect`, with all servers
+stopped, removes it at once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -127,8 +129,7 @@ class Images:
         """The layer that a step of that key made before, while it is here."""
         with suppress(OSError, TemplateNotFound):
             layer = (self._steps / key).read_text().strip()
-            self.layers.path(layer)
-            return layer
+            return layer if self.layers.has(layer) else None
         return None
 
     def remember_layer(self, key: str, layer: str) -> None:
@@ -241,11 +242,13 @@ class Images:
 
     # --- cleaning up ------------------------------------------------------------------------------------------------
 
-    def collect(self, in_use: Collection[str] = ()) -> list[str]:
+    def collect(self, in_use: Collection[str] = (), unused_s: float = 0.0) -> list[str]:
         """Remove the images that no template and no build names, and the layers that none of the rest is made of.
 
         Args:
             in_use: names of layers that something is mounted on; they stay.
+            unused_s: what was used in the last so many seconds stays, too: builds under way have no name yet. Without
+                it, no server may run.
 
         Returns:
             The names of the layers removed.
@@ -257,10 +260,17 @@ class Images:
             with suppress(TemplateNotFound):
                 layers |= set(self.image(digest).layers)
         for path in self._images.glob("*.json"):
-            if f"sha256:{path.stem}" not in wanted:
-                path.unlink()
+            if f"sha256:{path.stem}" not in wanted and _age_s(path) >= unused_s:
+                path.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix="old-", dir=self._building) as doomed:
-            return self.layers.collect(layers | {f"sha256:{name:0<64}" for name in in_use}, Path(doomed))
+            kept = layers | {f"sha256:{name:0<64}" for name in in_use}
+            removed = self.layers.collect(kept, Path(doomed), unused_s)
+        for path in self._steps.iterdir():
+            try:
+                self.layers.path(path.read_text().strip())
+            except TemplateNotFound:
+                path.unlink(missing_ok=True)
+        return removed
 
 
 def _inputs(definition: Definition, parent: str | None) -> str:
@@ -289,7 +299,14 @@ async def _print_build(images: Images, name: str) -> None:
         print(line, flush=True)
 
 
-def _mounted() -> set[str]:
+def _age_s(path: Path) -> float:
+    """Seconds since it was written; none when it has just gone."""
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime
+    return 0.0
+
+
+def mounted() -> set[str]:
     """Names of layers that some mount on this machine refers to."""
     found: set[str] = set()
     for path in Path("/proc").glob("[0-9]*/mountinfo"):
@@ -299,7 +316,7 @@ def _mounted() -> set[str]:
 
 
 def _collect(images: Images) -> None:
-    removed = images.collect(_mounted())
+    removed = images.collect(mounted())
     print("\n".join(f"removed layer {name}" for name in removed) or "nothing to remove")
 
 

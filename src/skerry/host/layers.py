@@ -1,11 +1,13 @@
 """Layers of images on this machine: trees named by the digest of what is in them, shared and never changed.
 
 <directory>/<32 hex of the digest>/     in the form that overlayfs mounts
+<directory>/<the same>.used             empty; its time says when a build last took it
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -31,7 +33,11 @@ class Layers:
         return place
 
     def has(self, digest: str) -> bool:
-        return self._place(digest).is_dir()
+        """Whether it is here; if so it counts as used."""
+        if not self._place(digest).is_dir():
+            return False
+        self._use(digest)
+        return True
 
     def adopt(self, tree: Path, digest: str | None = None) -> str:
         """Take a finished tree on the same file system, unless there is one of that digest; returns the digest.
@@ -44,17 +50,34 @@ class Layers:
         if not place.is_dir():
             mounts.sync_file_system(tree)
             tree.rename(place)
+        self._use(digest)
         return digest
 
-    def collect(self, kept: Collection[str], doomed: Path) -> list[str]:
-        """Move all layers but `kept` below the directory `doomed`; returns their names."""
+    def collect(self, kept: Collection[str], doomed: Path, unused_s: float = 0.0) -> list[str]:
+        """Move all layers but `kept`, and those that were used in the last `unused_s` seconds, below the directory
+        `doomed`; returns their names."""
         names = {self._place(digest).name for digest in kept}
         moved = []
         for path in self._all():
-            if path.name not in names:
+            if path.name not in names and (not unused_s or self._unused_s(path) > unused_s):
                 path.rename(doomed / path.name)  # at once: a half-removed layer must never look whole
+                self._mark(path).unlink(missing_ok=True)
                 moved.append(path.name)
         return moved
+
+    def _use(self, digest: str) -> None:
+        self._mark(self._place(digest)).touch()
+
+    def _unused_s(self, path: Path) -> float:
+        """Seconds since it was used. One without a mark, of an older version, gets its first one now."""
+        try:
+            return time.time() - self._mark(path).stat().st_mtime
+        except FileNotFoundError:
+            self._mark(path).touch()
+            return 0.0
+
+    def _mark(self, path: Path) -> Path:
+        return path.with_name(f"{path.name}.used")
 
     def size_bytes(self, digest: str) -> int:
         return manifest.size_bytes(self.path(digest))
