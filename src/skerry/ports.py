@@ -349,6 +349,10 @@ class BuildStore(Protocol):
         """Of all tenants: those that an earlier server did not finish."""
         ...
 
+    async def remove_unnamed(self, before: datetime) -> list[str]:
+        """Of all tenants: builds of before that moment that no tag means. Returns their ids."""
+        ...
+
     async def tag(self, template_id: str, tag: str, build_id: str) -> None:
         """Let a tag mean this build from now on."""
         ...

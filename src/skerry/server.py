@@ -161,7 +161,7 @@ async def running(settings: Settings, *, keep: bool = False) -> AsyncIterator[tu
         await node.check()
         async with node, anyio.create_task_group() as group:
             await core.start(group)
-            group.start_soon(_collect_daily, images, name="collection of images")
+            group.start_soon(_tidy_daily, core, images, name="daily tidying")
             api_key = await _first_key(core, settings.data_dir)
             with suppress(Error):
                 node.keep_ready(images.template(settings.pool_template))
@@ -181,15 +181,16 @@ async def running(settings: Settings, *, keep: bool = False) -> AsyncIterator[tu
             shutil.rmtree(settings.data_dir / "mounts", ignore_errors=True)
 
 
-async def _collect_daily(images: Images) -> None:
-    """Remove what no template is made of, some days after its last use."""
+async def _tidy_daily(core: Core, images: Images) -> None:
+    """Forget old builds that nothing names; remove what no template is made of, some days after its last use."""
     while True:
         try:
+            await core.builds.tidy()
             removed = await anyio.to_thread.run_sync(lambda: images.collect(mounted(), IMAGES_UNUSED_S))
             if removed:
                 logger.info("removed %d layers of images that nothing uses", len(removed))
         except Exception:
-            logger.exception("cannot collect unused images")
+            logger.exception("cannot tidy up")
         await anyio.sleep(_DAY_S)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from skerry.core import Core
+from skerry.core import Core, builds
 from skerry.errors import FileMissing, InvalidRequest, NotFound, TemplateNotFound, UserNotFound
 from skerry.models import (
     Build,
@@ -288,3 +288,21 @@ async def test_a_build_that_its_server_did_not_finish_has_failed(tmp_path: Path)
         with pytest.raises(NotFound):
             await core.builds.begin("t", build.template_id, build.id, Recipe(from_template="base"))
     engine.close()
+
+
+async def test_old_builds_that_no_tag_means_are_forgotten(
+    made: tuple[Core, Engine, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = made[0]
+    first = await carried_out(core, Recipe(from_template="base"))
+    second = await carried_out(core, Recipe(from_template="base"))
+    failed = await carried_out(core, Recipe(from_template="nosuch"))
+    await core.builds.tidy()  # they are young
+    assert (await core.builds.get("t", first.template_id, first.id)).state is BuildState.READY
+    monkeypatch.setattr(builds, "UNNAMED_KEPT_S", 0.0)
+    await core.builds.tidy()
+    for gone in (first, failed):
+        with pytest.raises(NotFound):
+            await core.builds.get("t", gone.template_id, gone.id)
+    assert (await core.templates.get("t", "app")).build_id == second.id
+    assert list(core.builds._images.kept) == [second.id]  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
@@ -60,6 +60,7 @@ LOG_MAX = 10_000
 LOG_CHARACTERS_MAX = 4 * 1024 * 1024
 UPLOAD_MAX = 4 << 30
 """Bytes of the files of one step."""
+UNNAMED_KEPT_S = 24 * 3600.0
 UPLOADS_KEPT_S = 7 * 24 * 3600.0
 BASE, FINALIZE = "base", "finalize"
 _STEP_DISK_MIB = 20_480
@@ -137,10 +138,15 @@ class Builds:
     async def start(self, group: anyio.abc.TaskGroup) -> None:
         """Builds run in `group`. Those that an earlier server did not finish have failed."""
         self._group = group
-        await to_thread(self._sweep)
         for build in await self._store.unfinished():
             lost = {"state": BuildState.FAILED, "message": "the server ended before the build did", "step": BASE}
             await self._store.save(build.model_copy(update=lost))
+
+    async def tidy(self) -> None:
+        """To be called from time to time: forget builds that no tag means, and uploads, when they are old."""
+        await to_thread(self._sweep)
+        for build_id in await self._store.remove_unnamed(datetime.now(UTC) - timedelta(seconds=UNNAMED_KEPT_S)):
+            self._images.let_go(build_id)
 
     # --- asking -----------------------------------------------------------------------------------------------------
 

@@ -80,6 +80,18 @@ class SqlBuilds:
         rows = await self._store.write(lambda c: c.execute(query).scalars().all())
         return [Build.model_validate(document, strict=False) for document in rows]
 
+    async def remove_unnamed(self, before: datetime) -> list[str]:
+        """See `ports.BuildStore.remove_unnamed`."""
+        named = sa.select(tags.c.build_id)
+        unnamed = sa.and_(builds.c.created_at < before.timestamp(), builds.c.id.not_in(named))
+
+        def work(connection: sa.Connection) -> list[str]:
+            found = connection.execute(sa.select(builds.c.id).where(unnamed)).scalars().all()
+            connection.execute(sa.delete(builds).where(unnamed))
+            return list(found)
+
+        return await self._store.write(work)
+
     async def tag(self, template_id: str, tag: str, build_id: str) -> None:
         """See `ports.BuildStore.tag`."""
 
