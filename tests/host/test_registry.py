@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from skerry.errors import ImageUnreachable, InvalidRequest, TemplateBuildFailed
+from skerry.host import registry as registries
 from skerry.host.images import Images
 from skerry.host.registry import Puller
+from skerry.host.trees import Allowance
 from skerry.models import Registry
 from tests.registry import LocalRegistry, layer, serve
 
@@ -75,4 +77,16 @@ async def test_what_cannot_be_pulled(tmp_path: Path, registry: LocalRegistry) ->
         tar.addfile(tarfile.TarInfo("../escaped"))
     with pytest.raises(TemplateBuildFailed, match="leads upwards"):
         await pull(registry.push("hostile:1", [up.getvalue()]), None, lambda _: None)
+    assert list((tmp_path / "layers").iterdir()) == list((tmp_path / "building").iterdir()) == []
+
+
+async def test_an_image_that_does_not_fit_is_given_up(
+    tmp_path: Path, registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = Images(tmp_path)
+    reference = registry.push("bomb:1", [layer(zeros="0" * (80 << 20))])
+    monkeypatch.setattr(Puller, "_allowance", lambda self, staging: Allowance(10 << 20))
+    monkeypatch.setattr(registries, "_WATCH_S", 0.0)
+    with pytest.raises(TemplateBuildFailed, match=r"more than the 10 MiB|more files or bytes"):
+        await puller(images, registry).pull(reference, None, lambda _: None)
     assert list((tmp_path / "layers").iterdir()) == list((tmp_path / "building").iterdir()) == []

@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from skerry.host.trees import Allowance
 from skerry.models import Image, Registry
 
 _TIMEOUT = "900s"
+_WATCH_S = 0.5
 _MESSAGE = re.compile(r'msg="(.*)"')
 _PASSED_ON = (
     "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -69,7 +71,8 @@ class Puller:
             ImageUnreachable, TemplateBuildFailed: as `pull`; also for what is no tar.
         """
         async with self._images.staging() as staging:
-            kind = (await self._unpacker([str(archive)], "the archive"))[-1]
+            room = self._allowance(staging).bytes
+            kind = (await self._unpacker([str(archive), str(room)], "the archive"))[-1]
             if kind == unpack.TREE:
                 log("unpacking the tar of a root file system")
                 tree = staging / "tree"
@@ -99,7 +102,7 @@ class Puller:
         ]  # fmt: skip
         said: list[str] = []
         try:
-            async with aclosing(_follow(command)) as lines:
+            async with self._bounded(shown, staging), aclosing(_follow(command)) as lines:
                 async for line in lines:
                     said.append(line)
                     log(line)
@@ -108,8 +111,37 @@ class Puller:
             why = found[1].replace('\\"', '"') if found else str(error)
             raise ImageUnreachable(f"cannot pull {shown}: {why}", log=said[-20:]) from error
 
+    @asynccontextmanager
+    async def _bounded(self, shown: str, staging: Path) -> AsyncIterator[None]:
+        """While skopeo writes, uncompressed, what may be a bomb. Raises TemplateBuildFailed."""
+        allowed, exceeded = self._allowance(staging).bytes, False
+
+        async def watch(scope: anyio.CancelScope) -> None:
+            nonlocal exceeded
+            while not exceeded:
+                await anyio.sleep(_WATCH_S)
+                exceeded = await anyio.to_thread.run_sync(_size_bytes, staging) > allowed
+            scope.cancel()
+
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(watch, group.cancel_scope)
+                yield
+                group.cancel_scope.cancel()
+        except ExceptionGroup as failed:  # only the body's own: the watch raises nothing
+            raise failed.exceptions[0] from None
+        if exceeded:
+            raise TemplateBuildFailed(
+                f"cannot take {shown}: uncompressed it is more than the {allowed >> 20} MiB that there is room for",
+                limit=allowed, log=[],
+            )  # fmt: skip
+
+    def _allowance(self, staging: Path) -> Allowance:
+        """What an image may hold, and most of what the disk does."""
+        return Allowance(bytes=min(Allowance().bytes, shutil.disk_usage(staging).free * 9 // 10))
+
     async def _unpack(self, archive: Path, tree: Path, shown: str) -> None:
-        allowed = Allowance()
+        allowed = self._allowance(tree.parent)
         await self._unpacker([str(archive), str(tree), str(allowed.bytes), str(allowed.entries)], shown)
 
     async def _unpacker(self, arguments: list[str], shown: str) -> list[str]:
@@ -125,6 +157,15 @@ class Puller:
                 f"cannot unpack {shown}: {said[-1] if said else error}", log=said[-20:]
             ) from error
         return said
+
+
+def _size_bytes(staging: Path) -> int:
+    """Of the files that skopeo has written so far."""
+    total = 0
+    for path in (staging / "image").glob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 def _follow(command: list[str]) -> AsyncGenerator[str, None]:

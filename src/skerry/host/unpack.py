@@ -2,7 +2,7 @@
 
 Run as a program of its own, `python -m skerry.host.unpack ARCHIVE TARGET BYTES ENTRIES`: what an archive costs in
 memory or time, or breaks, is then that process's. It prints what was wrong and ends with code 1 when the archive is
-refused. With nothing but ARCHIVE it prints what that is, as `kind` says.
+refused. With ARCHIVE and BYTES alone it prints what the archive is, as `kind` says.
 """
 
 from __future__ import annotations
@@ -42,15 +42,18 @@ def unpack(archive: Path, target: Path, allowance: Allowance) -> None:
         unpacking.finish()
 
 
-def kind(archive: Path) -> str:
+def kind(archive: Path, allowance: Allowance) -> str:
     """What a tar holds: an image, in one of the forms that skopeo reads, or else a tree of files.
 
     Raises:
-        tarfile.TarError, OSError: it is no tar.
+        tarfile.TarError, OSError: it is no tar. UnsafeTree: it is more than is allowed.
     """
     marks = {"oci-layout": OCI_ARCHIVE, "manifest.json": DOCKER_ARCHIVE}
+    found = set()
     with tarfile.open(archive, "r|*", errorlevel=2) as members:
-        found = {marks.get(member.name.removeprefix("./")) for member in members}
+        for member in members:
+            allowance.take(member.size, member.name)
+            found.add(marks.get(member.name.removeprefix("./")))
     # What docker saves nowadays is both; the newer form is the better defined one.
     return next((form for form in (OCI_ARCHIVE, DOCKER_ARCHIVE) if form in found), TREE)
 
@@ -173,8 +176,8 @@ def main(arguments: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_MAX, _MEMORY_MAX))
     archive, *how = arguments
     try:
-        if not how:
-            print(kind(Path(archive)))
+        if len(how) == 1:
+            print(kind(Path(archive), Allowance(int(how[0]))))
             return 0
         target, bytes_left, entries = how
         unpack(Path(archive), Path(target), Allowance(int(bytes_left), int(entries)))
