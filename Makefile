@@ -45,7 +45,7 @@ test-slow: setup  ## the long proofs: leaks, fuzzing, churn
 	$(PYTEST) -m slow $(IN_NAMESPACE)
 	cd agent && GOTOOLCHAIN=local GOFLAGS=-buildvcs=false timeout 600 ../.venv/bin/go test -run '^$$' -fuzz FuzzReadFrame -fuzztime 2m .
 
-test-templates: setup  ## build every template that ships and use each (a quarter of an hour at first, 8 GB)
+test-templates: setup  ## build every template that ships and use each (ten minutes at first and 5 GB, then five)
 	@bash tools/clients.sh desktop
 	@mkdir -p build
 	@for file in src/skerry/templates/*.toml; do name=$$(basename $$file .toml); \
