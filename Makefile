@@ -11,7 +11,7 @@ AGENT_SOURCES := $(shell find agent -name '*.go' ! -name '*_test.go') agent/go.m
 .PHONY: help setup run templates clients test test-python test-agent test-slow test-templates bench check format agent agent-all wheel template image doctor clean
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z -]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z -]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## install what is missing: system packages, .venv, the agent, the base template
 	@bash tools/setup.sh
