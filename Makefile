@@ -8,10 +8,10 @@ AGENT := src/skerry/_bin/agent
 AGENT_SOURCES := $(shell find agent -name '*.go' ! -name '*_test.go') agent/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run templates clients test test-python test-agent test-slow bench check format agent agent-all wheel template image doctor clean
+.PHONY: help setup run templates clients test test-python test-agent test-slow test-templates bench check format agent agent-all wheel template image doctor clean
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z -]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z -]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## install what is missing: system packages, .venv, the agent, the base template
 	@bash tools/setup.sh
@@ -37,13 +37,21 @@ IN_NAMESPACE := tests/drivers tests/node
 PYTEST := $(ROOT) env SKERRY_TEST_COMPLETE=1 $(PYTHON) -m pytest -q
 
 test-python:
-	$(PYTEST) -m "not slow" $(addprefix --ignore=,$(IN_NAMESPACE))
-	$(PYTEST) -m "not slow" $(IN_NAMESPACE)
+	$(PYTEST) -m "not slow and not templates" $(addprefix --ignore=,$(IN_NAMESPACE))
+	$(PYTEST) -m "not slow and not templates" $(IN_NAMESPACE)
 
 test-slow: setup  ## the long proofs: leaks, fuzzing, churn
 	$(PYTEST) -m slow $(addprefix --ignore=,$(IN_NAMESPACE))
 	$(PYTEST) -m slow $(IN_NAMESPACE)
 	cd agent && GOTOOLCHAIN=local GOFLAGS=-buildvcs=false timeout 600 ../.venv/bin/go test -run '^$$' -fuzz FuzzReadFrame -fuzztime 2m .
+
+test-templates: setup  ## build every template that ships and use each (ten minutes at first and 5 GB, then five)
+	@bash tools/clients.sh desktop
+	@mkdir -p build
+	@for file in src/skerry/templates/*.toml; do name=$$(basename $$file .toml); \
+	    $(ROOT) $(PYTHON) -m skerry.host.images build $$name > build/$$name.log 2>&1 || { tail -30 build/$$name.log; exit 1; }; \
+	    tail -1 build/$$name.log; done
+	$(PYTEST) -m templates tests/templates
 
 bench: setup  ## the benchmark tables (about half an hour)
 	$(ROOT) $(PYTHON) -m bench

@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
 # Third-party clients that the tests run unmodified, each generation in an environment of its own below build/clients;
 # the same for the agent frameworks that examples/integrations is about.
+# With the argument `desktop`, also E2B's desktop SDK and a browser to look at desktops with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build
 
+[ "$(id -u)" = 0 ] && root="" || root="sudo -E"
+debian_packages() {
+    printf '\033[1m▸\033[0m installing %s for the tests\n' "$1"
+    $root env DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=5 \
+        install --no-install-recommends "$@" </dev/null >"build/$1.log" 2>&1 || { tail -20 "build/$1.log"; exit 1; }
+}
+
 # A registry to pull images from, what makes its passwords, and what a small image is made of.
 if ! command -v docker-registry >/dev/null || ! command -v htpasswd >/dev/null || ! command -v bash-static >/dev/null ||
     ! command -v busybox >/dev/null; then
-    printf '\033[1m▸\033[0m installing docker-registry for the tests\n'
-    [ "$(id -u)" = 0 ] && root="" || root="sudo -E"
-    $root env DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=5 \
-        install --no-install-recommends docker-registry apache2-utils busybox-static bash-static </dev/null >build/registry.log 2>&1 ||
-        { tail -20 build/registry.log; exit 1; }
+    debian_packages docker-registry apache2-utils busybox-static bash-static
     $root systemctl disable --now docker-registry >/dev/null 2>&1 || true # the tests start their own
 fi
 
@@ -59,3 +63,9 @@ python_client smolagents smolagents==1.26.0 e2b-code-interpreter==2.11.5
 python_client mcp-1 mcp==1.30.0
 node_client vercel-ai-sdk ai@7.0.173 zod@4.6.7 @e2b/code-interpreter@2.8.0
 node_client e2b-cli @e2b/cli@2.19.0
+
+if [ "${1-}" = desktop ]; then
+    command -v chromium >/dev/null || debian_packages chromium
+    python_client e2b-desktop e2b-desktop==2.7.2 e2b==2.63.0 playwright==1.65.2
+    node_client e2b-desktop-js e2b@2.51.0 @e2b/desktop@2.4.0
+fi

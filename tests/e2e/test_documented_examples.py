@@ -13,8 +13,8 @@ from tests.e2e.conftest import Server
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 _BLOCK = re.compile(r"^```(python|output)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FOREIGN = {"e2b", "build-templates"}
-"""Examples for other clients; tests/e2e/test_e2b.py runs them."""
+FOREIGN = {"e2b", "build-templates", "desktop"}
+"""Examples for other clients; tests/e2e/test_e2b.py and tests/templates/test_desktop.py run them."""
 PAGES = [
     page
     for page in sorted([*DOCS.glob("tutorial/*.md"), *DOCS.glob("how-to/*.md")])

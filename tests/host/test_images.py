@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import stat
 import subprocess
@@ -13,7 +15,8 @@ import anyio
 import pytest
 
 from skerry.errors import TemplateBuildFailed, TemplateNotFound
-from skerry.host import debian, images
+from skerry.host import debian, definitions, images
+from skerry.host.certificates import local_certificates
 from skerry.host.commands import CommandFailed
 from skerry.host.definitions import Definition
 from skerry.host.images import Images
@@ -92,6 +95,36 @@ async def test_the_same_inputs_are_not_built_again(
     assert (
         len([path for path in (tmp_path / "layers").iterdir() if path.is_dir()]) == 1
     )  # the same tree: the same layer
+
+
+async def test_the_environment_is_inherited_and_part_of_the_inputs(
+    tmp_path: Path, trees: SmallTrees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = definitions.definition("base")
+    wanted = {
+        "base": base.model_copy(update={"env": {"A": "below", "B": "below"}}),
+        "upper": base.model_copy(update={"name": "upper", "based_on": "base", "env": {"B": "above"}}),
+    }
+    monkeypatch.setattr(definitions, "definition", wanted.__getitem__)
+    store = Images(tmp_path)
+    await build(store, "upper")
+    template = store.template("upper")
+    assert template.env == store.image(template.image).env == {"A": "below", "B": "above"}
+    wanted["base"] = base.model_copy(update={"env": {"A": "changed"}})
+    await build(store, "upper")
+    assert store.template("upper").env == {"A": "changed", "B": "above"}
+
+
+async def test_a_template_without_environment_is_what_it_was_before_there_was_one(
+    tmp_path: Path, trees: SmallTrees
+) -> None:
+    store = Images(tmp_path)
+    await build(store)
+    content = definitions.definition("base").model_dump(mode="json")
+    del content["env"]
+    inputs = [debian.VERSION, content, local_certificates(), None]
+    stored = json.loads((tmp_path / "templates/base.json").read_text())["inputs"]
+    assert stored == hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 async def test_a_damaged_record_or_a_lost_image_is_built_anew(tmp_path: Path, trees: SmallTrees) -> None:

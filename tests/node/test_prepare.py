@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ def test_files_and_directories(tmp_path: Path) -> None:
     assert (tmp_path / "etc/resolv.conf").read_text() == "nameserver 10.0.0.1\n"
     assert (tmp_path / "tmp").stat().st_mode & 0o7777 == 0o1777
     assert list((tmp_path / "tmp").iterdir()), "an empty /tmp would be shadowed"
+    machine = (tmp_path / "etc/machine-id").read_text()
+    assert re.fullmatch(r"[0-9a-f]{32}\n", machine)
     write_identity(tmp_path, hostname="again", resolv_conf="")
     assert (tmp_path / "etc/hostname").read_text() == "again\n"
+    assert (tmp_path / "etc/machine-id").read_text() != machine
 
 
 def test_a_link_in_the_image_is_replaced_not_followed(tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ class Definition(_Strict):
     npm: Npm = Npm()
     script: str | None = None
     """Runs at the end, as root in the tree."""
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+    """Environment of every process, on top of that of the template below."""
     start: Start | None = None
 
 

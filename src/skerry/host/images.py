@@ -209,8 +209,8 @@ class Images:
     def _publish(self, definition: Definition, inputs: str, root: Path, parent: str | None) -> Template:
         """Put a finished tree in its place, then the name that refers to it."""
         root.chmod(0o755)
-        below = [] if parent is None else self.image(parent).layers
-        image = Image(layers=[*below, self.layers.adopt(root)])
+        below = Image(layers=[]) if parent is None else self.image(parent)
+        image = Image(layers=[*below.layers, self.layers.adopt(root)], env={**below.env, **definition.env})
         template = Template(
             name=definition.name,
             image=self.add(image),
@@ -219,6 +219,7 @@ class Images:
             size_mib=self.size_mib(image),
             built_at=datetime.now(UTC),
             description=definition.description,
+            env=image.env,
             start_command=definition.start.command if definition.start else None,
             ready_command=definition.start.ready if definition.start else None,
         )
@@ -275,7 +276,10 @@ class Images:
 
 def _inputs(definition: Definition, parent: str | None) -> str:
     """The hash of all that decides what is built, but for what the archives hold at the time."""
-    inputs = [debian.VERSION, definition.model_dump(mode="json"), local_certificates(), parent]
+    wanted = definition.model_dump(mode="json")
+    if not definition.env:
+        del wanted["env"]  # younger than the rest: templates without one are not built again for it
+    inputs = [debian.VERSION, wanted, local_certificates(), parent]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 

@@ -7,11 +7,12 @@ directory is still opened beneath the root without following a link, because an 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-IDENTITY_FILES = frozenset({"etc/hostname", "etc/hosts", "etc/resolv.conf"})
+IDENTITY_FILES = frozenset({"etc/hostname", "etc/hosts", "etc/machine-id", "etc/resolv.conf"})
 """What is written here; no part of an image."""
 _HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -19,7 +20,8 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_identity(rootfs: Path, *, hostname: str, resolv_conf: str) -> None:
-    """Write /etc/hostname, /etc/hosts and /etc/resolv.conf, and make sure that /tmp stays on the disk.
+    """Write /etc/hostname, /etc/hosts, /etc/resolv.conf and a new /etc/machine-id, without which D-Bus does not start,
+    and make sure that /tmp stays on the disk.
 
     gVisor mounts a tmpfs on a /tmp that is empty: what is in it would count as memory and have no limit of its own.
     """
@@ -28,6 +30,7 @@ def write_identity(rootfs: Path, *, hostname: str, resolv_conf: str) -> None:
             _replace(etc, "hostname", f"{hostname}\n")
             _replace(etc, "hosts", f"127.0.1.1 {hostname}\n{_HOSTS}")
             _replace(etc, "resolv.conf", resolv_conf)
+            _replace(etc, "machine-id", f"{secrets.token_hex(16)}\n")
         with _directory(root, "tmp", 0o1777) as tmp, _directory(tmp, ".X11-unix", 0o1777):
             pass
 
