@@ -1,10 +1,17 @@
-"""Which part of a file is asked for."""
+"""Which part of a file is asked for, and what becomes of a reply whose file breaks off."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from skerry.facades.download import parse_range
+from skerry.errors import FileMissing, SandboxLost
+from skerry.facades.download import Download, parse_range
+from skerry.facades.streams import RESET
 
 
 @pytest.mark.parametrize(
@@ -14,3 +21,36 @@ from skerry.facades.download import parse_range
 )  # fmt: skip
 def test_ranges(header: str | None, found: object) -> None:
     assert parse_range(header) == found
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("early", [True, False])
+async def test_an_error_is_raised_before_the_reply_and_resets_it_later(early: bool) -> None:
+    @asynccontextmanager
+    async def read(*where: str, **how: Any) -> AsyncIterator[Any]:
+        if early:
+            raise FileMissing("no such file")
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"half"
+            raise SandboxLost("it is gone")
+
+        yield SimpleNamespace(info=SimpleNamespace(size=8), chunks=chunks())
+
+    sent: list[dict[str, Any]] = []
+    resets: list[bool] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    core: Any = SimpleNamespace(files=SimpleNamespace(read=read))
+    scope: Any = {"type": "http", RESET: lambda: resets.append(True)}
+    download = Download(core, ("t", "sb", "/f"), "user", None)
+    if early:
+        with pytest.raises(FileMissing):
+            await download(scope, None, send)  # type: ignore[arg-type]
+        assert sent == []
+    else:
+        await download(scope, None, send)  # type: ignore[arg-type]
+        assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert resets == [True] * (not early)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from skerry.core import Core
+from skerry.errors import Error
 from skerry.facades.streams import STALLED_S, reset
 from skerry.models import FileInfo
 
@@ -54,7 +55,7 @@ class Download(Response):
             await send({"type": "http.response.start", "status": status, "headers": self.raw_headers})
             try:
                 await _send_exactly(content.chunks, end - first, send)
-            except TimeoutError:  # nobody reads
+            except (TimeoutError, Error):  # nobody reads, or there is no more to read: it is too late for a reply
                 reset(scope)
 
     def more_headers(self, info: FileInfo) -> Mapping[str, str]:
