@@ -91,7 +91,7 @@ def test_an_image_is_built_step_by_step(server: Server, tmp_path: Path) -> None:
         ]  # fmt: skip
         assert said(sandbox, "curl -fs localhost:8001/main.py") == "print('main')"
         assert sandbox.files.stat("/srv/other.py", user="root").mode == 0o600
-        assert said(sandbox, "ls -d /home/user/made") == "/home/user/made"
+        assert sandbox.files.stat("/home/user/made", user="user").owner == "user"
     where = {"api_url": server.api_url, "api_key": server.api_key}
     Template.tag("stepwise", "prod", source="v1", **where)
     assert {tag.tag for tag in Template.tags("stepwise", **where)} == {"v1", "prod"}
