@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from skerry.host.trees import OPAQUE, Allowance, UnsafeTree
-from skerry.host.unpack import DOCKER_ARCHIVE, OCI_ARCHIVE, TREE, kind, unpack
+from skerry.host.unpack import unpack
 
 Entry = tuple[str, bytes, str, bytes]
 
@@ -103,28 +103,3 @@ def test_as_a_program_of_its_own(tmp_path: Path) -> None:
     assert (run(good, "one").returncode, run(bad, "two").returncode) == (0, 1)
     assert (tmp_path / "one/a").read_text() == "x"
     assert run(bad, "three").stdout.strip() == "invalid header"
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["etc/passwd"], TREE), (["blobs/x", "./oci-layout"], OCI_ARCHIVE), (["a/layer.tar", "manifest.json"], DOCKER_ARCHIVE),
-        (["manifest.json", "oci-layout"], OCI_ARCHIVE), (["app/manifest.json"], TREE),
-    ],
-)  # fmt: skip
-def test_what_an_archive_is(tmp_path: Path, names: list[str], expected: str) -> None:
-    archive = tmp_path / "archive.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for name in names:
-            tar.addfile(tarfile.TarInfo(name))
-    assert kind(archive, Allowance()) == expected
-
-
-def test_a_bomb_is_not_looked_into_for_long(tmp_path: Path) -> None:
-    archive = tmp_path / "bomb.tar.gz"
-    member = tarfile.TarInfo("zeros")
-    member.size = 50 << 20
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.addfile(member, io.BytesIO(bytes(member.size)))
-    with pytest.raises(UnsafeTree, match="more files or bytes"):
-        kind(archive, Allowance(1 << 20))

@@ -11,9 +11,10 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ import anyio
 import anyio.to_thread
 
 from skerry.errors import ImageUnreachable, InvalidRequest, TemplateBuildFailed
-from skerry.host import unpack
 from skerry.host.commands import CommandFailed, follow
 from skerry.host.images import Images
 from skerry.host.trees import Allowance
@@ -29,6 +29,8 @@ from skerry.models import Image, Registry
 
 _TIMEOUT = "900s"
 _WATCH_S = 0.5
+_DOCUMENT_MAX = 16 << 20
+"""Bytes of a manifest or a configuration."""
 _MESSAGE = re.compile(r'msg="(.*)"')
 _PASSED_ON = (
     "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -71,20 +73,26 @@ class Puller:
             ImageUnreachable, TemplateBuildFailed: as `pull`; also for what is no tar.
         """
         async with self._images.staging() as staging:
-            room = self._allowance(staging).bytes
-            kind = (await self._unpacker([str(archive), str(room)], "the archive"))[-1]
-            if kind == unpack.TREE:
-                log("unpacking the tar of a root file system")
-                tree = staging / "tree"
-                await self._unpack(archive, tree, "the tar")
-                return Image(layers=[await anyio.to_thread.run_sync(self._images.layers.adopt, tree)], user="root")
-            return await self._take("the archive", f"{kind}:{archive}", [], staging, log)
+            tree = staging / "archive"
+            # By our own program, whatever it is: skopeo follows the links that it finds in an archive.
+            await self._unpack(archive, tree, "the archive")
+            layout, saved = await anyio.to_thread.run_sync(_look, tree)
+            if layout:
+                return await self._take("the archive", f"oci:{tree}", [], staging, log)
+            if saved is not None:
+                return await self._adopt(*await anyio.to_thread.run_sync(_saved, tree, saved), staging, log)
+            log("taking the tar of a root file system")
+            return Image(layers=[await anyio.to_thread.run_sync(self._images.layers.adopt, tree)], user="root")
 
     async def _take(
         self, shown: str, source: str, options: list[str], staging: Path, log: Callable[[str], None]
     ) -> Image:
         await self._copy(shown, source, options, staging, log)
-        layers, image = await anyio.to_thread.run_sync(_configuration, staging / "image")
+        return await self._adopt(*await anyio.to_thread.run_sync(_copied, staging / "image"), staging, log)
+
+    async def _adopt(
+        self, layers: list[tuple[str, Path]], image: Image, staging: Path, log: Callable[[str], None]
+    ) -> Image:
         for number, (diff_id, blob) in enumerate(layers, 1):
             if not self._images.layers.has(diff_id):
                 log(f"unpacking layer {number} of {len(layers)}")
@@ -97,9 +105,10 @@ class Puller:
         self, shown: str, source: str, options: list[str], staging: Path, log: Callable[[str], None]
     ) -> None:
         command = [
-            "skopeo", "--insecure-policy", "copy", "--command-timeout", _TIMEOUT, "--dest-decompress", "--override-os",
-            "linux", *options, source, f"dir:{staging}/image",
+            "skopeo", "--insecure-policy", "--tmpdir", str(staging / "tmp"), "copy", "--command-timeout", _TIMEOUT,
+            "--dest-decompress", "--override-os", "linux", *options, source, f"dir:{staging}/image",
         ]  # fmt: skip
+        await anyio.Path(staging / "tmp").mkdir()
         said: list[str] = []
         try:
             async with self._bounded(shown, staging), aclosing(_follow(command)) as lines:
@@ -142,12 +151,9 @@ class Puller:
 
     async def _unpack(self, archive: Path, tree: Path, shown: str) -> None:
         allowed = self._allowance(tree.parent)
-        await self._unpacker([str(archive), str(tree), str(allowed.bytes), str(allowed.entries)], shown)
-
-    async def _unpacker(self, arguments: list[str], shown: str) -> list[str]:
-        """What the program says that looks into archives."""
-        said: list[str] = []
+        arguments = [str(word) for word in (archive, tree, allowed.bytes, allowed.entries)]
         command = [sys.executable, "-m", "skerry.host.unpack", *arguments]
+        said: list[str] = []
         try:
             async with aclosing(follow(command, {"PYTHONPATH": os.pathsep.join(sys.path)})) as lines:
                 async for line in lines:
@@ -156,15 +162,15 @@ class Puller:
             raise TemplateBuildFailed(
                 f"cannot unpack {shown}: {said[-1] if said else error}", log=said[-20:]
             ) from error
-        return said
 
 
 def _size_bytes(staging: Path) -> int:
-    """Of the files that skopeo has written so far."""
+    """Of the files that skopeo has written so far, its temporary ones too."""
     total = 0
-    for path in (staging / "image").glob("*"):
-        with suppress(OSError):
-            total += path.stat().st_size
+    for name in ("image", "tmp"):
+        for path in (staging / name).rglob("*"):
+            with suppress(OSError):
+                total += path.lstat().st_size
     return total
 
 
@@ -186,21 +192,76 @@ def _write_credentials(file: Path, reference: str, credentials: Registry) -> Non
         json.dump({"auths": {host: {"auth": secret}}}, out)
 
 
-def _configuration(directory: Path) -> tuple[list[tuple[str, Path]], Image]:
+def _look(tree: Path) -> tuple[bool, Any]:
+    """Whether an unpacked archive is an OCI layout, and else what `docker save` has written about it; None for neither.
+
+    Raises:
+        TemplateBuildFailed: it is a layout with something in it that no layout has.
+    """
+    if (tree / "oci-layout").is_file():
+        for folder, folders, files in os.walk(tree):
+            for name in (*folders, *files):
+                mode = os.lstat(os.path.join(folder, name)).st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    raise TemplateBuildFailed(
+                        f"cannot take the archive: {name!r} is neither file nor directory", log=[]
+                    )
+        return True, None
+    manifest = tree / "manifest.json"
+    if manifest.is_symlink() or not manifest.is_file() or manifest.stat().st_size > _DOCUMENT_MAX:
+        return False, None
+    with suppress(ValueError, RecursionError):
+        found = json.loads(manifest.read_text())
+        if isinstance(found, list) and found and isinstance(found[0], dict) and "Layers" in found[0]:
+            return False, found[0]
+    return False, None
+
+
+def _saved(tree: Path, manifest: dict[str, Any]) -> tuple[list[tuple[str, Path]], Image]:
+    """The layers and the image that `docker save` has written. Raises TemplateBuildFailed."""
+    with _understood():
+        config = _document(_within(tree, manifest["Config"]))
+        return _configured(config, [_within(tree, name) for name in manifest["Layers"]])
+
+
+def _copied(directory: Path) -> tuple[list[tuple[str, Path]], Image]:
     """The layers (digest, file) of an image that skopeo has copied, and the image. Raises TemplateBuildFailed."""
+    with _understood():
+        manifest = _document(directory / "manifest.json")
+        config = _document(directory / manifest["config"]["digest"].partition(":")[2])
+        return _configured(config, [directory / layer["digest"].partition(":")[2] for layer in manifest["layers"]])
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
     try:
-        manifest = json.loads((directory / "manifest.json").read_text())
-        config = json.loads((directory / manifest["config"]["digest"].partition(":")[2]).read_text())
-        blobs = [directory / layer["digest"].partition(":")[2] for layer in manifest["layers"]]
-        diff_ids = [str(diff_id) for diff_id in config["rootfs"]["diff_ids"]]
-        how: dict[str, Any] = config.get("config") or {}
-        pairs = [part.partition("=")[::2] for part in how.get("Env") or []]
-        image = Image(
-            layers=diff_ids, env={name: value for name, value in pairs if name},
-            user=str(how.get("User") or "root").partition(":")[0] or "root", workdir=how.get("WorkingDir") or None,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TemplateBuildFailed(f"cannot use the image: its manifest is not understood: {error}", log=[]) from error
+
+
+def _within(tree: Path, name: str) -> Path:
+    """A regular file of an archive; older docker writes a layer that is there twice as a link. Raises ValueError."""
+    path = (tree / name).resolve()
+    if not path.is_relative_to(tree.resolve()) or not path.is_file():
+        raise ValueError(f"{name!r} is no file of the archive")
+    return path
+
+
+def _document(path: Path) -> Any:
+    if path.stat().st_size > _DOCUMENT_MAX:
+        raise ValueError("it is too large")
+    return json.loads(path.read_text())
+
+
+def _configured(config: Any, blobs: list[Path]) -> tuple[list[tuple[str, Path]], Image]:
+    diff_ids = [str(diff_id) for diff_id in config["rootfs"]["diff_ids"]]
+    how: dict[str, Any] = config.get("config") or {}
+    pairs = [part.partition("=")[::2] for part in how.get("Env") or []]
+    image = Image(
+        layers=diff_ids, env={name: value for name, value in pairs if name},
+        user=str(how.get("User") or "root").partition(":")[0] or "root", workdir=how.get("WorkingDir") or None,
+    )  # fmt: skip
     if len(blobs) != len(diff_ids):
         raise TemplateBuildFailed("cannot use the image: its manifest and its configuration do not agree", log=[])
     for blob, diff_id in zip(blobs, diff_ids, strict=True):

@@ -2,7 +2,7 @@
 
 Run as a program of its own, `python -m skerry.host.unpack ARCHIVE TARGET BYTES ENTRIES`: what an archive costs in
 memory or time, or breaks, is then that process's. It prints what was wrong and ends with code 1 when the archive is
-refused. With ARCHIVE and BYTES alone it prints what the archive is, as `kind` says.
+refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 
 from skerry.host.trees import Allowance, Tree, UnsafeTree, hide, hide_all
 
-TREE, DOCKER_ARCHIVE, OCI_ARCHIVE = "tree", "docker-archive", "oci-archive"
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,22 +39,6 @@ def unpack(archive: Path, target: Path, allowance: Allowance) -> None:
         for member in members:
             unpacking.take(members, member)
         unpacking.finish()
-
-
-def kind(archive: Path, allowance: Allowance) -> str:
-    """What a tar holds: an image, in one of the forms that skopeo reads, or else a tree of files.
-
-    Raises:
-        tarfile.TarError, OSError: it is no tar. UnsafeTree: it is more than is allowed.
-    """
-    marks = {"oci-layout": OCI_ARCHIVE, "manifest.json": DOCKER_ARCHIVE}
-    found = set()
-    with tarfile.open(archive, "r|*", errorlevel=2) as members:
-        for member in members:
-            allowance.take(member.size, member.name)
-            found.add(marks.get(member.name.removeprefix("./")))
-    # What docker saves nowadays is both; the newer form is the better defined one.
-    return next((form for form in (OCI_ARCHIVE, DOCKER_ARCHIVE) if form in found), TREE)
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -174,12 +157,8 @@ class _Unpacking:
 
 def main(arguments: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_MAX, _MEMORY_MAX))
-    archive, *how = arguments
+    archive, target, bytes_left, entries = arguments
     try:
-        if len(how) == 1:
-            print(kind(Path(archive), Allowance(int(how[0]))))
-            return 0
-        target, bytes_left, entries = how
         unpack(Path(archive), Path(target), Allowance(int(bytes_left), int(entries)))
     except (UnsafeTree, tarfile.TarError, OSError, MemoryError, ValueError) as error:
         print(error or type(error).__name__)
