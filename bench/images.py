@@ -39,7 +39,7 @@ class NoRoom(Exception):
 async def run(settings: Settings) -> SuiteResult:
     result = SuiteResult("images", "Start and size of the image")
     sizes = QUICK_SIZES_MIB if settings.quick else SIZES_MIB
-    directory = settings.scratch / "images"
+    directory, data = settings.scratch / "images", settings.scratch / "images-data"
     free_mib = shutil.disk_usage(settings.scratch).free // 2**20
     if free_mib < ROOM * max(sizes.values()):
         raise NoRoom(f"cannot build an image of {max(sizes.values())} MiB: {settings.scratch} has {free_mib} MiB free")
@@ -47,11 +47,11 @@ async def run(settings: Settings) -> SuiteResult:
     own = {"SKERRY_IMAGES_DIR": str(directory)}
     names = {BASE: BASE, **{label: f"bench-{size}" for label, size in sizes.items()}}
     # Cold is from the image, whatever may be ready of it.
-    with started({**own, **pool_of(0), "SKERRY_WARM_RESTORE": "false"}) as server:
+    with started({**own, **pool_of(0), "SKERRY_WARM_RESTORE": "false"}, data) as server:
         for label, size_mib in sizes.items():
             await _build(result, server, names[label], label, size_mib)
         await _cold(settings, result, server, names)
-    with started({**own, **pool_of(1)}) as server:
+    with started({**own, **pool_of(1)}, data) as server:
         await _claims(settings, result, server, names)
     return result
 
