@@ -8,10 +8,10 @@ AGENT := src/skerry/_bin/agent
 AGENT_SOURCES := $(shell find agent -name '*.go' ! -name '*_test.go') agent/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run templates clients test test-python test-agent test-slow test-templates bench check format agent agent-all wheel template image doctor clean
+.PHONY: help setup run templates clients test test-python test-agent test-slow test-templates bench e2b-counts check format agent agent-all wheel template image doctor clean
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z -]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9 -]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## install what is missing: system packages, .venv, the agent, the base template
 	@bash tools/setup.sh
@@ -56,12 +56,16 @@ test-templates: setup  ## build every template that ships and use each (ten minu
 bench: setup  ## the benchmark tables (about half an hour)
 	$(ROOT) $(PYTHON) -m bench
 
+e2b-counts: clients templates  ## run E2B's clients and write what passed into docs/reference/e2b.md
+	$(ROOT) $(PYTHON) tools/e2b_counts.py
+
 check:  ## style, types, generated code
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	$(PYTHON) tools/async_to_sync.py --check
 	$(PYTHON) tools/reference_docs.py --check
+	$(PYTHON) tools/e2b_counts.py --check
 
 format:  ## let ruff rewrite what it can
 	.venv/bin/ruff check --fix .

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import anyio
 
-from bench import churn, computesdk, density, machine, report, start, work
+from bench import churn, computesdk, density, e2b_client, images, machine, report, start, work
 from bench.report import SuiteResult
 from bench.settings import Settings, base_rootfs
 
@@ -24,6 +24,8 @@ SUITES: dict[str, Callable[[Settings], Awaitable[SuiteResult]]] = {
     "work": work.run,
     "density": density.run,
     "churn": churn.run,
+    "e2b": e2b_client.run,
+    "images": images.run,
 }
 DOCS = Path(__file__).parent.parent / "docs" / "explanation" / "performance.md"
 RESULTS = Path("build/bench.json")

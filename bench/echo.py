@@ -38,15 +38,15 @@ async def give(request: Request) -> StreamingResponse:
     return StreamingResponse(pieces(), headers={"content-length": str(size)}, media_type="application/octet-stream")
 
 
-def main() -> None:
+def serve(app: Starlette) -> None:
+    """On a free port, whose address is printed, until SIGTERM."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(128)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-    app = Starlette(routes=[Route("/bytes", take, methods=["PUT"]), Route("/bytes", give, methods=["GET"])])
     config = uvicorn.Config(app, log_level="warning", access_log=False, loop="uvloop", http="httptools")
     uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":
-    main()
+    serve(Starlette(routes=[Route("/bytes", take, methods=["PUT"]), Route("/bytes", give, methods=["GET"])]))

@@ -49,7 +49,7 @@ class Server:
     """A running server."""
 
     def __init__(self, process: subprocess.Popen[bytes], ready: Mapping[str, Any], log: Path) -> None:
-        self.process, self.log = process, log
+        self.process, self.log, self.ready = process, log, ready
         self.api_url: str = ready["api_url"]
         self.api_key: str = ready["api_key"]
         self.pid: int = ready["pid"]
@@ -104,15 +104,18 @@ def pool_idle(metrics: str) -> int | None:
 
 
 @contextmanager
-def started(settings: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """`skerry up` with a data directory of its own; ended by SIGTERM, the directory removed.
+def started(settings: Mapping[str, str] | None = None, data: Path | None = None) -> Iterator[Server]:
+    """`skerry up`, ended by SIGTERM.
+
+    Args:
+        data: its data directory, which stays; None: one of its own, removed at the end.
 
     Raises:
         ServerFailed: no ready line; the message holds the end of the log.
     """
     with tempfile.TemporaryDirectory(prefix="skerry-bench-") as directory:
         log = Path(directory) / "server.log"
-        data = Path(directory) / "data"
+        data = data or Path(directory) / "data"
         command = [sys.executable, "-m", "skerry", "up", "--json", "--port", "0", "--data-dir", str(data)]
         with log.open("wb") as errors:
             process = subprocess.Popen(

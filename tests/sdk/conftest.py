@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -62,6 +63,17 @@ async def echo(request: Request) -> Response:
     return JSONResponse(SANDBOX | {"metadata": {"path": request.url.path, "key": request.headers["authorization"]}})
 
 
+async def store(request: Request) -> Response:
+    """Says what came: the digest of the content as the name, and the announced length as the owner."""
+    content = await request.body()
+    info = {
+        "name": hashlib.sha256(content).hexdigest(), "path": "/x", "type": "file", "size": len(content), "mode": 0o644,
+        "uid": 0, "gid": 0, "owner": request.headers.get("content-length", ""), "group": "root",
+        "modified_at": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    return JSONResponse(info)
+
+
 @pytest.fixture(scope="session")
 def url() -> Iterator[str]:
     app = Starlette(
@@ -69,6 +81,7 @@ def url() -> Iterator[str]:
             Route("/v1/sandboxes", create, methods=["POST"]),
             Route("/v1/sandboxes", page, methods=["GET"]),
             Route("/v1/sandboxes/{id}/code/stream", stream, methods=["POST"]),
+            Route("/v1/sandboxes/{id}/files", store, methods=["PUT"]),
             Route("/v1/sandboxes/{id:path}", echo, methods=["GET"]),
         ]
     )

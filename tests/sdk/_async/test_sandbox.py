@@ -1,5 +1,6 @@
 """The client on the wire."""
 
+import hashlib
 import json
 
 import pytest
@@ -35,6 +36,15 @@ async def test_errors_are_the_servers(url: str) -> None:
 async def test_a_server_that_is_not_there_is_said() -> None:
     with pytest.raises(ServerUnreachable, match="skerry up"):
         await AsyncSandbox.create(api_url="http://127.0.0.1:1", api_key=KEY)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("size", [0, 1, 256 * 1024, 3 * 1024 * 1024 + 1])
+async def test_content_arrives_whole_with_its_length(url: str, size: int) -> None:
+    content = bytes(range(251)) * (size // 251 + 1)
+    sandbox = await AsyncSandbox.create(api_url=url, api_key=KEY)
+    info = await sandbox.files.write("/x", content[:size])
+    assert (info.size, info.name, info.owner) == (size, hashlib.sha256(content[:size]).hexdigest(), str(size))
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@
 
 """The client on the wire."""
 
+import hashlib
 import json
 
 import pytest
@@ -34,6 +35,14 @@ def test_errors_are_the_servers(url: str) -> None:
 def test_a_server_that_is_not_there_is_said() -> None:
     with pytest.raises(ServerUnreachable, match="skerry up"):
         Sandbox.create(api_url="http://127.0.0.1:1", api_key=KEY)
+
+
+@pytest.mark.parametrize("size", [0, 1, 256 * 1024, 3 * 1024 * 1024 + 1])
+def test_content_arrives_whole_with_its_length(url: str, size: int) -> None:
+    content = bytes(range(251)) * (size // 251 + 1)
+    sandbox = Sandbox.create(api_url=url, api_key=KEY)
+    info = sandbox.files.write("/x", content[:size])
+    assert (info.size, info.name, info.owner) == (size, hashlib.sha256(content[:size]).hexdigest(), str(size))
 
 
 def test_pages_are_walked(url: str) -> None:

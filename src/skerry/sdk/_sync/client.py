@@ -69,7 +69,8 @@ class Client:
             attempts -= 1
             try:
                 response = self._pool.request(
-                    method, self.api_url + path, headers=self._all_headers(headers, content), content=content,
+                    method, self.api_url + path, headers=self._all_headers(headers, content),
+                    content=_pieces(content) if isinstance(content, bytes) else content,
                     extensions=_timeouts(read_timeout_s),
                 )  # fmt: skip
             except (httpcore.RemoteProtocolError, httpcore.WriteError, httpcore.ReadError) as error:
@@ -137,6 +138,12 @@ class Client:
             f"cannot reach the Skerry server at {self.api_url}: {why}; is it running (`skerry up`)?",
             api_url=self.api_url,
         )
+
+
+def _pieces(content: bytes) -> Iterator[bytes]:
+    """Of a size that the connection takes at once: of what it does not take it makes a copy, each time."""
+    for start in range(0, len(content), _BLOCK):
+        yield content[start : start + _BLOCK]
 
 
 def _events(chunks: Iterator[bytes]) -> Iterator[Mapping[str, Any]]:

@@ -1,0 +1,1 @@
+"""Clients in processes of their own, each in its own interpreter: told what to do, they say how long it took."""
