@@ -30,6 +30,14 @@ def test_what_cannot_be_understood(word: str) -> None:
         expand(word, VARIABLES)
 
 
+def test_what_would_be_too_long_is_refused_at_once() -> None:
+    large = {"A": "x" * 100_000}
+    assert len(expand("$A", large)) == 100_000
+    for word in ("$A$A$A", '"$A$A$A"', "${NONE:-$A$A$A}", "y" * 200_000, "$A" * 60_000):
+        with pytest.raises(InvalidRequest, match="longer than"):
+            expand(word, large)
+
+
 def test_a_deep_word_is_refused_and_does_no_harm() -> None:
     with pytest.raises(InvalidRequest, match="nested too deeply"):
         expand("${NONE:-" * 50 + "x" + "}" * 50, VARIABLES)

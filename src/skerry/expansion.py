@@ -9,6 +9,8 @@ from skerry.errors import InvalidRequest
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]|[@*#?$!-]")
 _DEPTH_MAX = 20
+WORD_MAX = 131_072
+"""Characters of a word, before and after."""
 
 
 def expand(word: str, variables: Mapping[str, str]) -> str:
@@ -18,7 +20,7 @@ def expand(word: str, variables: Mapping[str, str]) -> str:
     `${name?word}`, '…', "…" and `\\`.
 
     Raises:
-        InvalidRequest: an open quote or brace, another modifier, or a variable that must be set.
+        InvalidRequest: an open quote or brace, another modifier, a variable that must be set, or more than WORD_MAX.
     """
     return _Reader(word, variables).read()
 
@@ -29,10 +31,14 @@ class _Reader:
         self._at = 0
         if depth > _DEPTH_MAX:
             raise self._wrong("it is nested too deeply")
+        self._room(len(text))
 
     def read(self) -> str:
         out: list[str] = []
+        size = 0
         while self._at < len(self._text):
+            size += len(out[-1]) if out else 0
+            self._room(size)
             char = self._take()
             if char == "'":
                 out.append(self._until("'"))
@@ -45,6 +51,10 @@ class _Reader:
             else:
                 out.append(char)
         return "".join(out)
+
+    def _room(self, size: int) -> None:
+        if size > WORD_MAX:
+            raise self._wrong(f"it would be longer than {WORD_MAX} characters")
 
     def _take(self) -> str:
         char = self._text[self._at]
@@ -60,7 +70,10 @@ class _Reader:
 
     def _quoted(self) -> str:
         out: list[str] = []
+        size = 0
         while self._at < len(self._text):
+            size += len(out[-1]) if out else 0
+            self._room(size)
             char = self._take()
             if char == '"':
                 return "".join(out)

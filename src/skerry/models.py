@@ -286,16 +286,16 @@ class Step(Request):
 class Registry(Request):
     """Credentials for a private registry."""
 
-    username: str
-    password: str
+    username: Text
+    password: Text
 
 
 class Stage(Request):
     """What an image is made of: one source, and the steps after it."""
 
-    from_image: str | None = None
+    from_image: Text | None = None
     """Of an OCI registry, for example `ubuntu:22.04`."""
-    from_template: str | None = None
+    from_template: Text | None = None
     from_stage: StageName | None = None
     """An earlier stage of the same recipe."""
     from_files: FilesHash | None = None

@@ -186,11 +186,14 @@ async def _tidy_daily(core: Core, images: Images) -> None:
     while True:
         try:
             await core.builds.tidy()
+        except Exception:
+            logger.exception("cannot forget old builds")
+        try:
             removed = await anyio.to_thread.run_sync(lambda: images.collect(mounted(), IMAGES_UNUSED_S))
             if removed:
                 logger.info("removed %d layers of images that nothing uses", len(removed))
         except Exception:
-            logger.exception("cannot tidy up")
+            logger.exception("cannot collect unused images")
         await anyio.sleep(_DAY_S)
 
 

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from skerry.core import Core, builds
-from skerry.errors import FileMissing, InvalidRequest, NotFound, TemplateNotFound, UserNotFound
+from skerry.errors import FileMissing, InvalidRequest, LimitExceeded, NotFound, TemplateNotFound, UserNotFound
 from skerry.models import (
     Build,
     BuildState,
@@ -306,3 +306,67 @@ async def test_old_builds_that_no_tag_means_are_forgotten(
             await core.builds.get("t", gone.template_id, gone.id)
     assert (await core.templates.get("t", "app")).build_id == second.id
     assert list(core.builds._images.kept) == [second.id]  # type: ignore[attr-defined]
+
+
+async def test_a_template_that_is_removed_ends_its_builds(made: tuple[Core, Engine, list[Any]]) -> None:
+    core, engine, log = made
+    never = anyio.Event()
+
+    class Stuck(Bench):
+        async def commit(self) -> str:
+            await never.wait()
+            return ""
+
+    engine.benches = lambda image, limits: Stuck(log)
+    build = await core.builds.build("t", "app", [], LIMITS, Recipe(from_template="base", steps=[step("run", "x")]))
+    await anyio.sleep(0.05)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+
+            async def follow() -> None:
+                with pytest.raises(TemplateNotFound):
+                    async for _ in core.builds.follow("t", build.template_id, build.id):
+                        pass
+
+            group.start_soon(follow)
+            await anyio.sleep(0.05)
+            await core.builds.remove("t", "app")
+    assert core.builds._images.kept == {}  # type: ignore[attr-defined]
+
+
+async def test_what_would_grow_without_bound_is_refused(
+    made: tuple[Core, Engine, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = made[0]
+    doubling = [step("env", "A", "x" * 1000), *(step("env", "A", "$A$A", expand=True) for _ in range(40))]
+    for steps, message in (
+        (doubling, "exceeds the limit"), ([step("env", "A", "x" * 200_000)], "exceeds the limit"),
+        ([step("env", "A=B", "x")], "must not contain"),
+    ):  # fmt: skip
+        build = await carried_out(core, Recipe(from_template="base", steps=steps))
+        assert build.state is BuildState.FAILED
+        assert message in (build.message or ""), build.message
+    monkeypatch.setattr(builds, "UPLOADS_MAX", 10)
+    monkeypatch.setattr(builds, "WAITING_MAX", 1)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"123456"
+
+    await core.builds.upload("t", DIGEST, content())
+    with pytest.raises(LimitExceeded, match="6 bytes of yours are kept"):
+        await core.builds.upload("t", "cd" * 32, content())
+    await core.builds.upload("another", "cd" * 32, content())
+    await core.builds.request("t", "app", [], LIMITS)
+    with pytest.raises(LimitExceeded, match="wait to be begun"):
+        await core.builds.request("t", "app", [], LIMITS)
+
+
+async def test_a_stage_hands_on_what_its_template_has(made: tuple[Core, Engine, list[Any]]) -> None:
+    core = made[0]
+    stages = {"a": Stage(from_template="base", as_image=True), "b": Stage(from_stage="a")}
+    direct = (await carried_out(core, Recipe(from_template="base", as_image=True))).template
+    staged = (await carried_out(core, Recipe(from_stage="b", stages=stages))).template
+    assert direct is not None
+    assert staged is not None
+    assert (staged.languages, staged.start_command) == (direct.languages, direct.start_command)
+    assert staged.languages

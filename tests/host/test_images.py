@@ -9,6 +9,7 @@ import stat
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -212,6 +213,34 @@ async def test_collect_keeps_what_a_users_build_made(tmp_path: Path, trees: Smal
     assert store.known_layer("key") is None
     with pytest.raises(TemplateNotFound):
         store.image(image)
+
+
+async def test_what_others_build_is_left_alone(tmp_path: Path, trees: SmallTrees) -> None:
+    store = Images(tmp_path)
+    async with store.staging() as staging:
+        (staging / "file").write_text("x")
+        await build(store)
+        assert (staging / "file").exists()
+    (tmp_path / "building/staging-abandoned").mkdir()
+    long_ago = time.time() - 24 * 3600
+    os.utime(tmp_path / "building/staging-abandoned", (long_ago, long_ago))
+    trees.content = "another"
+    (tmp_path / "templates/base.json").unlink()
+    await build(store)
+    assert list((tmp_path / "building").iterdir()) == []
+
+
+def test_the_same_image_is_added_by_many_at_once(tmp_path: Path) -> None:
+    store = Images(tmp_path)
+
+    def make(number: int) -> str:
+        tree = tmp_path / "building" / str(number)
+        tree.mkdir()
+        (tree / "file").write_text("x")
+        return store.add(Image(layers=[store.layers.adopt(tree)]))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(make, range(40)))) == 1
 
 
 async def test_what_was_used_lately_is_not_collected(tmp_path: Path, trees: SmallTrees) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import posixpath
 import re
 import shlex
 import time
@@ -22,6 +24,7 @@ from pathlib import Path
 import anyio
 import anyio.abc
 from anyio.to_thread import run_sync as to_thread
+from pydantic import TypeAdapter, ValidationError
 
 from skerry.core.templates import Templates, parse
 from skerry.errors import (
@@ -31,6 +34,7 @@ from skerry.errors import (
     NotFound,
     RequestTooLarge,
     TemplateBuildFailed,
+    TemplateNotFound,
     UserNotFound,
 )
 from skerry.expansion import expand
@@ -38,6 +42,7 @@ from skerry.models import (
     Build,
     BuildLine,
     BuildState,
+    Environment,
     Exit,
     Image,
     Limits,
@@ -61,9 +66,14 @@ LOG_CHARACTERS_MAX = 4 * 1024 * 1024
 UPLOAD_MAX = 4 << 30
 """Bytes of the files of one step."""
 UNNAMED_KEPT_S = 24 * 3600.0
+UPLOADS_MAX = 32 << 30
+"""Bytes of all files of one tenant."""
+WAITING_MAX = 1000
+"""Builds that were requested and not begun, of one tenant."""
 UPLOADS_KEPT_S = 7 * 24 * 3600.0
 BASE, FINALIZE = "base", "finalize"
 _STEP_DISK_MIB = 20_480
+_ENVIRONMENT: TypeAdapter[dict[str, str]] = TypeAdapter(Environment)
 _PATH_FILE = "/etc/profile.d/image-path.sh"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What docker takes for the PATH of an image that says nothing."""
@@ -96,12 +106,14 @@ class _Work:
     tenant_id: str
     tags: list[str]
     stage: str = BASE
-    parent: Template | None = None
-    """The template that the recipe starts from."""
+    parents: dict[str | None, Template] = field(default_factory=dict[str | None, Template])
+    """The templates that stages start from, by their names; None: the recipe itself."""
     stages: dict[str, Image] = field(default_factory=dict[str, Image])
     """Those that are made."""
     log: list[BuildLine] = field(default_factory=list)
     characters: int = 0
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """Cancelled when the template is removed."""
     news: anyio.Event = field(default_factory=anyio.Event)
     """Set, and replaced, with each line and at the end."""
 
@@ -147,6 +159,7 @@ class Builds:
         await to_thread(self._sweep)
         for build_id in await self._store.remove_unnamed(datetime.now(UTC) - timedelta(seconds=UNNAMED_KEPT_S)):
             self._images.let_go(build_id)
+            self._waiting.pop(build_id, None)
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -159,6 +172,10 @@ class Builds:
         bare, tag = parse(name)
         wanted = [tag] if ":" in name or not tags else []
         wanted += [parse(f"{bare}:{text}")[1] for text in tags]
+        if (waiting := sum(tenant == tenant_id for tenant, _ in self._waiting.values())) >= WAITING_MAX:
+            raise LimitExceeded(
+                f"cannot request another build: {WAITING_MAX} wait to be begun", limit=WAITING_MAX, current=waiting
+            )
         record = await self._templates.make(tenant_id, bare)
         build = Build(
             id=str(uuid.uuid4()), template_id=record.id, name=record.name, limits=limits, created_at=datetime.now(UTC)
@@ -178,9 +195,10 @@ class Builds:
             raise NotFound(f"cannot begin build {build_id}: it has begun already")
         self._admit(tenant_id, recipe)
         _, tags = self._waiting.pop(build.id)
-        work = self._works[build.id] = _Work(build, recipe, tenant_id, tags)
+        work = _Work(build, recipe, tenant_id, tags)
         work.build = build.model_copy(update={"state": BuildState.BUILDING})
         await self._store.save(work.build)
+        self._works[build.id] = work
         assert self._group is not None
         self._group.start_soon(self._run, work, name=f"build {build.id}")
 
@@ -228,8 +246,15 @@ class Builds:
         yield build
 
     async def remove(self, tenant_id: str, reference: str) -> None:
-        """A template with its builds and tags; sandboxes that run go on. Raises TemplateNotFound."""
+        """A template with its builds, also those under way, and tags; sandboxes that run go on.
+
+        Raises:
+            TemplateNotFound
+        """
         record = await self._templates.record(tenant_id, reference)
+        for work in self._works.values():
+            if work.build.template_id == record.id:
+                work.scope.cancel()
         for build_id in await self._store.remove(record.id):
             self._images.let_go(build_id)
         self._templates.forget()
@@ -237,8 +262,12 @@ class Builds:
     # --- files ------------------------------------------------------------------------------------------------------
 
     def has_files(self, tenant_id: str, digest: str) -> bool:
-        """Whether files were uploaded under that hash. Raises InvalidRequest."""
-        return self._archive(tenant_id, digest).exists()
+        """Whether files were uploaded under that hash; if so they are kept on. Raises InvalidRequest."""
+        try:
+            os.utime(self._archive(tenant_id, digest))
+        except FileNotFoundError:
+            return False
+        return True
 
     async def upload(self, tenant_id: str, digest: str, chunks: AsyncIterator[bytes]) -> None:
         """Keep an archive for the `copy` steps that name that hash, for UPLOADS_KEPT_S: wholly or not at all.
@@ -248,6 +277,7 @@ class Builds:
         """
         path = anyio.Path(self._archive(tenant_id, digest))
         await path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = await to_thread(_size_bytes, Path(path.parent))
         partial = path.with_suffix(f".{uuid.uuid4().hex}")
         try:
             async with await anyio.open_file(partial, "wb") as file:
@@ -258,6 +288,11 @@ class Builds:
                         raise RequestTooLarge(
                             f"cannot take files of more than {UPLOAD_MAX} bytes for one step", limit=UPLOAD_MAX
                         )
+                    if held + UPLOAD_MAX - left > UPLOADS_MAX:
+                        raise LimitExceeded(
+                            f"cannot take more files: {held} bytes of yours are kept, each for a week; "
+                            f"{UPLOADS_MAX} are possible", limit=UPLOADS_MAX, current=held,
+                        )  # fmt: skip
                     await file.write(chunk)
             await partial.rename(path)
         finally:
@@ -266,8 +301,9 @@ class Builds:
 
     def _sweep(self) -> None:
         for path in self._files.glob("*/*"):
-            if time.time() - path.stat().st_mtime > UPLOADS_KEPT_S:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # an upload that has just been finished
+                if time.time() - path.stat().st_mtime > UPLOADS_KEPT_S:
+                    path.unlink()
 
     def _archive(self, tenant_id: str, digest: str) -> Path:
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
@@ -279,8 +315,10 @@ class Builds:
     async def _run(self, work: _Work) -> None:
         message, made = None, work.build
         try:
-            with anyio.fail_after(BUILD_TIMEOUT_S):
+            with work.scope, anyio.fail_after(BUILD_TIMEOUT_S):
                 template = await self._carry_out(work)
+            if work.scope.cancelled_caught:
+                raise TemplateNotFound("the template was removed")
             work.say(f"build finished: {template.image}")
             made = work.build.model_copy(update={"state": BuildState.READY, "template": template})
         except TimeoutError:
@@ -311,16 +349,21 @@ class Builds:
                     await self._store.tag(work.build.template_id, tag, work.build.id)
                 self._templates.forget()
         except Exception:
-            logger.exception("cannot keep build %s", work.build.id)
+            self._images.let_go(build.id)
+            if not work.scope.cancel_called:  # its template is there, and nobody must wait for it for ever
+                logger.exception("cannot keep build %s", work.build.id)
+                lost = {"state": BuildState.FAILED, "message": "its result could not be kept", "step": FINALIZE}
+                with suppress(Exception):
+                    await self._store.save(work.build.model_copy(update=lost))
         self._works.pop(work.build.id, None)
         work.tell()
 
     async def _carry_out(self, work: _Work) -> Template:
         recipe = work.recipe
-        image = await self._made(work, recipe, "")
+        image = await self._made(work, recipe, None)
         work.stage = FINALIZE
         image = await self._with_path(work, image)
-        parent = work.parent
+        parent = work.parents.get(None)
         started = recipe if recipe.start_command is not None or parent is None else parent
         template = Template(
             name=work.build.name, image=await to_thread(self._images.add, image), limits=work.build.limits,
@@ -333,10 +376,11 @@ class Builds:
         await self._engine.prepare(template)
         return template
 
-    async def _made(self, work: _Work, stage: Stage, prefix: str) -> Image:
-        """The image of a stage, with all its steps."""
+    async def _made(self, work: _Work, stage: Stage, name: str | None) -> Image:
+        """The image of a stage, with all its steps. `name`: None for the recipe itself."""
         work.stage = BASE
-        image = await self._base(work, stage)
+        image = await self._base(work, stage, name)
+        prefix = f"{name} " if name is not None else ""
         force = work.recipe.force
         for number, step in enumerate(stage.steps, 1):
             if step.from_stage is not None:
@@ -350,23 +394,26 @@ class Builds:
     async def _stage(self, work: _Work, name: str) -> Image:
         """Another stage of the recipe, made when it is first asked for."""
         if name not in work.stages:
-            work.stages[name] = await self._made(work, work.recipe.stages[name], f"{name} ")
+            work.stages[name] = await self._made(work, work.recipe.stages[name], name)
         return work.stages[name]
 
     # --- the image to start from ------------------------------------------------------------------------------------
 
-    async def _base(self, work: _Work, stage: Stage) -> Image:
+    async def _base(self, work: _Work, stage: Stage, name: str | None) -> Image:
         if stage.from_stage is not None:
-            return await self._stage(work, stage.from_stage)
+            image = await self._stage(work, stage.from_stage)
+            if (parent := work.parents.get(stage.from_stage)) is not None:
+                work.parents[name] = parent
+            return image
         if stage.from_template is not None:
-            return await self._of_template(work, stage, stage.from_template)
+            return await self._of_template(work, stage, name, stage.from_template)
         if stage.from_files is not None:
             image = await self._loaded(work, stage.from_files)
         else:
             assert stage.from_image is not None
             wanted = self._aliased(stage.from_image)
             if wanted.startswith("template:"):
-                return await self._of_template(work, stage, wanted.removeprefix("template:"))
+                return await self._of_template(work, stage, name, wanted.removeprefix("template:"))
             work.say(f"pulling {wanted}")
             try:
                 image = await self._puller.pull(wanted, stage.registry, work.say)
@@ -375,7 +422,7 @@ class Builds:
                 if error.code != "image.unreachable" or stand_in is None:
                     raise
                 work.say(f"{error.message}; template {stand_in} stands in for it", "warn")
-                return await self._of_template(work, stage, stand_in)
+                return await self._of_template(work, stage, name, stand_in)
         how = {"workdir": image.workdir or "/"} if stage.as_image else {"user": "user", "workdir": None}
         return await self._provisioned(work, image.model_copy(update=how))
 
@@ -385,11 +432,10 @@ class Builds:
             raise TemplateBuildFailed("cannot start from files: they were not uploaded", log=[])
         return await self._puller.load(path, work.say)
 
-    async def _of_template(self, work: _Work, stage: Stage, reference: str) -> Image:
+    async def _of_template(self, work: _Work, stage: Stage, name: str | None, reference: str) -> Image:
         template = await self._templates.get(work.tenant_id, reference)
         work.say(f"starting from template {template.name}")
-        if stage is work.recipe:
-            work.parent = template
+        work.parents[name] = template
         how = {"env": dict(template.env), "user": "user", "workdir": None}
         if stage.as_image:
             # In place of an image, it has to behave as one.
@@ -441,7 +487,7 @@ class Builds:
         step = _expanded(step, image)
         if step.kind is StepKind.ENV:
             env = dict(zip(step.args[::2], step.args[1::2], strict=True))
-            return image.model_copy(update={"env": {**image.env, **env}})
+            return image.model_copy(update={"env": _environment({**image.env, **env})})
         digest = await to_thread(self._images.add, image)
         copied = work.stages[step.from_stage] if step.from_stage is not None else None
         how = step.model_dump(mode="json", include={"kind", "args", "files", "shell", "variables"})
@@ -489,6 +535,8 @@ class Builds:
 
     async def _copy(self, work: _Work, agent: Agent, image: Image, step: Step) -> None:
         source, target, owner, mode = (*step.args, "", "", "")[:4]
+        if step.from_stage is not None:
+            source = f"/{posixpath.normpath('/' + source).lstrip('/')}"
         place = _absolute(image, target) + ("/" if target.endswith("/") else "")
         async with self._copied(work, step, source) as chunks:
             entries = await agent.unpack(
@@ -515,6 +563,14 @@ class Builds:
         if not await anyio.Path(path).exists():
             raise TemplateBuildFailed(f"cannot copy {source}: its files were not uploaded", log=[])
         yield _chunks(path)
+
+
+def _environment(env: dict[str, str]) -> dict[str, str]:
+    """Raises InvalidRequest."""
+    try:
+        return _ENVIRONMENT.validate_python(env)
+    except ValidationError as error:
+        raise InvalidRequest(f"cannot set the environment: {error.errors()[0]['msg']}") from None
 
 
 def _expanded(step: Step, image: Image) -> Step:
@@ -563,7 +619,7 @@ def _problem(step: Step) -> str | None:
     _, target, _, mode = (*step.args, "", "", "", "")[:4]
     if not target or (step.files is None) == (step.from_stage is None):
         return "copy needs a source, a target, and either the hash of uploaded files or a stage"
-    if mode and not step.expand and not re.fullmatch("0?o?[0-7]{3,4}", mode):
+    if mode and not step.expand and not re.fullmatch("(0o?)?[0-7]{3,4}", mode):
         return f"{mode!r} is no mode: it is octal, as in 0644"
     return None
 
@@ -592,6 +648,14 @@ async def _run(
         raise TemplateBuildFailed(
             f"failed to run command '{shown}': command failed: unauthenticated: invalid username: '{user}'", log=[]
         ) from error
+
+
+def _size_bytes(directory: Path) -> int:
+    total = 0
+    for path in directory.iterdir():
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def _absolute(image: Image, path: str) -> str:

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
@@ -47,6 +48,9 @@ LAYERS_MAX = 48
 """Of one image: the kernel takes one page for all their names."""
 
 _IN_MOUNTS = re.compile(r"/layers/([0-9a-f]{32})")
+_STAGING, _OLD = "staging-", "old-"
+_ABANDONED_S = 12 * 3600.0
+"""Longer than any build takes."""
 _LOG_KEPT = 200  # lines
 
 
@@ -91,7 +95,8 @@ class Images:
         except (OSError, ValueError):
             raise TemplateNotFound(f"cannot find image {digest}: it is not on this machine") from None
         for layer in image.layers:
-            self.layers.path(layer)
+            if not self.layers.has(layer):
+                raise TemplateNotFound(f"cannot find layer {layer} of image {digest}: it is not on this machine")
         return image
 
     def trees(self, digest: str) -> list[Path]:
@@ -141,7 +146,7 @@ class Images:
     @asynccontextmanager
     async def staging(self) -> AsyncIterator[Path]:
         """A directory for trees that are to become layers; removed on leaving."""
-        path = Path(await anyio.to_thread.run_sync(lambda: tempfile.mkdtemp(prefix="staging-", dir=self._building)))
+        path = Path(await anyio.to_thread.run_sync(lambda: tempfile.mkdtemp(prefix=_STAGING, dir=self._building)))
         try:
             yield path
         finally:
@@ -255,7 +260,9 @@ class Images:
             The names of the layers removed.
         """
         wanted = {template.image for template in self.templates()}
-        wanted |= {path.read_text().strip() for path in self._kept.iterdir()}
+        for path in self._kept.iterdir():
+            with suppress(FileNotFoundError):  # let go meanwhile
+                wanted.add(path.read_text().strip())
         layers: set[str] = set()
         for digest in wanted:
             with suppress(TemplateNotFound):
@@ -263,14 +270,15 @@ class Images:
         for path in self._images.glob("*.json"):
             if f"sha256:{path.stem}" not in wanted and _age_s(path) >= unused_s:
                 path.unlink(missing_ok=True)
-        with tempfile.TemporaryDirectory(prefix="old-", dir=self._building) as doomed:
+        with tempfile.TemporaryDirectory(prefix=_OLD, dir=self._building) as doomed:
             kept = layers | {f"sha256:{name:0<64}" for name in in_use}
             removed = self.layers.collect(kept, Path(doomed), unused_s)
         for path in self._steps.iterdir():
-            try:
-                self.layers.path(path.read_text().strip())
-            except TemplateNotFound:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                try:
+                    self.layers.path(path.read_text().strip())
+                except TemplateNotFound:
+                    path.unlink()
         return removed
 
 
@@ -284,13 +292,16 @@ def _inputs(definition: Definition, parent: str | None) -> str:
 
 
 def _sweep(directory: Path) -> None:
+    """What builds that were cut off have left. Of templates that ship there is one at a time; other things may be under
+    way in other processes."""
     for path in directory.iterdir():
-        shutil.rmtree(path)
+        if not path.name.startswith((_STAGING, _OLD)) or _age_s(path) > _ABANDONED_S:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(path: Path, text: str) -> None:
     """Replace a file: old or new, never half."""
-    temporary = path.with_suffix(".new")
+    temporary = path.with_suffix(f".new{secrets.token_hex(4)}")
     with open(temporary, "w") as file:
         file.write(text)
         file.flush()

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from skerry.errors import TemplateNotFound
@@ -49,7 +51,11 @@ class Layers:
         place = self._place(digest)
         if not place.is_dir():
             mounts.sync_file_system(tree)
-            tree.rename(place)
+            try:
+                tree.rename(place)
+            except OSError as error:  # another build was faster
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
         self._use(digest)
         return digest
 
@@ -60,9 +66,13 @@ class Layers:
         moved = []
         for path in self._all():
             if path.name not in names and (not unused_s or self._unused_s(path) > unused_s):
-                path.rename(doomed / path.name)  # at once: a half-removed layer must never look whole
-                self._mark(path).unlink(missing_ok=True)
-                moved.append(path.name)
+                with suppress(FileNotFoundError):  # another server collects, too
+                    path.rename(doomed / path.name)  # at once: a half-removed layer must never look whole
+                    if unused_s and self._unused_s(path) <= unused_s:  # a build took it in this moment
+                        (doomed / path.name).rename(path)
+                        continue
+                    self._mark(path).unlink(missing_ok=True)
+                    moved.append(path.name)
         return moved
 
     def _use(self, digest: str) -> None:

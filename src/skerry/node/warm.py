@@ -88,7 +88,8 @@ class WarmImages:
                     f"cannot warm template {template.name}: not done in {WARMING_TIMEOUT_S:.0f} s"
                 ) from None
             finally:
-                await anyio.to_thread.run_sync(lambda: shutil.rmtree(partial, ignore_errors=True))
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(lambda: shutil.rmtree(partial, ignore_errors=True))
             made = await self.find(template, isolation)
             assert made is not None
             return made
@@ -124,10 +125,11 @@ class WarmImages:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         for other in self._directory.iterdir():
-            if other.name.startswith(".") or other == final:
+            if other == final:
                 continue
             with suppress(OSError):
-                if time.time() - (other / _META).stat().st_mtime >= KEPT_S:
+                mark = other if other.name.startswith(".") else other / _META  # half-made: of a server that was killed
+                if time.time() - mark.stat().st_mtime >= KEPT_S:
                     shutil.rmtree(other, ignore_errors=True)
 
     async def suspect(self, template: Template, isolation: Isolation) -> None:
