@@ -179,7 +179,7 @@ func (a *agent) note(w *replacement, metadata map[string]string) error {
 	if err := syscall.Fstat(int(w.file.Fd()), &s); err != nil {
 		return err
 	}
-	return a.notes.set(w.temp, &s, metadata)
+	return a.notes.set(int(w.file.Fd()), &s, metadata)
 }
 
 func (w *replacement) abandon() {

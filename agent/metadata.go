@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -50,8 +51,8 @@ func (n *notes) of(s *syscall.Stat_t) map[string]string {
 	return nil
 }
 
-// set notes something on a file that has no notes.
-func (n *notes) set(full string, s *syscall.Stat_t, metadata map[string]string) error {
+// set notes something on an open file that has no notes.
+func (n *notes) set(file int, s *syscall.Stat_t, metadata map[string]string) error {
 	size := 0
 	for key, value := range metadata {
 		size += len(key) + len(value)
@@ -73,7 +74,8 @@ func (n *notes) set(full string, s *syscall.Stat_t, metadata map[string]string) 
 		return fail(codeInvalid, "cannot keep metadata on another file: %d have some, which is the limit", maxNotedFiles)
 	}
 	// Numbers of files are used again: the kernel tells when the file itself has gone.
-	descriptor, err := syscall.InotifyAddWatch(n.inotify, full, syscall.IN_DELETE_SELF)
+	// By its descriptor: a name can mean another file by now.
+	descriptor, err := syscall.InotifyAddWatch(n.inotify, "/proc/self/fd/"+strconv.Itoa(file), syscall.IN_DELETE_SELF)
 	if err != nil {
 		return err
 	}

@@ -163,10 +163,20 @@ func (w *unpacking) put(archive io.Reader, header *tar.Header, target string) er
 	mode := uint32(header.Mode) & 0o7777
 	switch header.Typeflag {
 	case tar.TypeDir:
+		if s, err := os.Stat(target); err == nil && s.IsDir() {
+			return nil // as COPY does, it leaves what is there
+		}
 		if err := w.makeDirectory(target); err != nil {
 			return err
 		}
-		return nil
+		return syscall.Chmod(target, mode)
+	case tar.TypeLink: // of a file that has been unpacked before
+		from, wanted := w.place(&tar.Header{Name: header.Linkname, Typeflag: tar.TypeReg})
+		if !wanted {
+			return fail(codeInvalid, "cannot unpack '%.200s': it is a link to '%.200s', which is not copied", header.Name, header.Linkname)
+		}
+		os.Remove(target)
+		return os.Link(from, target)
 	case tar.TypeSymlink:
 		os.Remove(target)
 		if err := os.Symlink(header.Linkname, target); err != nil {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// packed is a tar of regular files ("name": content), directories ("name/") and links ("name>": target).
+// packed is a tar of regular files ("name": content), directories ("name/"), links ("name>": target) and hard links ("name=": target).
 func packed(t *testing.T, entries ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -20,6 +20,8 @@ func packed(t *testing.T, entries ...string) []byte {
 		switch name[len(name)-1] {
 		case '/':
 			h.Typeflag, h.Mode, h.Size = tar.TypeDir, 0o700, 0
+		case '=':
+			h.Name, h.Typeflag, h.Linkname, h.Size = name[:len(name)-1], tar.TypeLink, content, 0
 		case '>':
 			h.Name, h.Typeflag, h.Linkname, h.Size = name[:len(name)-1], tar.TypeSymlink, content, 0
 		}
@@ -102,5 +104,23 @@ func TestUnpackRefusesWhatIsNoArchive(t *testing.T) {
 	up := packed(t, "../escaped", "x", "src/../../escaped", "x")
 	if r := s.upload("unpack", fields{"path": d + "/y", "source": ".", "user": "0"}, up); r.result["entries"] != 0.0 {
 		t.Fatal(r.result)
+	}
+}
+
+func TestUnpackKeepsHardLinksAndModesOfDirectories(t *testing.T) {
+	s, d := startAgent(t), openDirectory(t)
+	archive := packed(t, "src/", "", "src/private/", "", "src/a", "A", "src/private/twin=", "src/a", "outside", "x")
+	if r := s.upload("unpack", fields{"path": d + "/to", "source": "src", "user": "0"}, archive); r.code != "" {
+		t.Fatal(r.code, r.result)
+	}
+	if contentOf(d+"/to/private/twin") != "A" {
+		t.Fatal(contentOf(d + "/to/private/twin"))
+	}
+	if info, _ := os.Stat(d + "/to/private"); info.Mode().Perm() != 0o700 {
+		t.Fatal(info.Mode())
+	}
+	foreign := packed(t, "outside", "x", "src/", "", "src/link=", "outside")
+	if r := s.upload("unpack", fields{"path": d + "/to", "source": "src", "user": "0"}, foreign); r.code != codeInvalid {
+		t.Fatal(r.code, r.result)
 	}
 }

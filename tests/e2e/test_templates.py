@@ -14,7 +14,7 @@ import pytest
 
 from skerry import Image, Sandbox, Template
 from skerry.errors import TemplateBuildFailed, TemplateNotFound
-from tests.registry import tiny_system, write_layout
+from tests.registry import layer, tiny_system, write_layout, write_saved
 
 from .conftest import Server
 
@@ -136,6 +136,11 @@ def test_tars_of_a_file_system_and_of_an_image(server: Server, tmp_path: Path) -
     assert "other in /etc" in build(server, Image.from_tar(archive).run('echo "$(whoami) in $PWD"').fresh(), "of-image")
     with server.sandbox(template="of-image", timeout=60) as sandbox:
         assert said(sandbox, "whoami; pwd; echo $FROM_IMAGE").split() == ["other", "/etc", "yes"]
+    saved = tmp_path / "saved.tar"
+    write_saved(saved, [tiny_system(), layer(etc__added="yes")], {"Env": ["FROM_IMAGE=saved"]})
+    build(server, Image.from_tar(saved), "of-saved")
+    with server.sandbox(template="of-saved", timeout=60) as sandbox:
+        assert said(sandbox, "whoami; echo $FROM_IMAGE; cat /etc/added").split() == ["root", "saved", "yes"]
     broken = tmp_path / "broken.tar"
     broken.write_bytes(b"no tar" * 1000)
     with pytest.raises(TemplateBuildFailed, match="step base: cannot unpack the archive"):
@@ -210,6 +215,8 @@ def test_the_command_line_builds_them_too(server: Server, tmp_path: Path) -> Non
     assert [tag["tag"] for tag in json.loads(skerry("template", "tags", "by-cli", "--json"))] == ["x", "y"]
     skerry("template", "untag", "by-cli", "x")
     assert "exit status 4" in skerry("template", "build", "by-cli", "--template", "base", "--run", "exit 4", code=1)
+    assert "say what to begin with" in skerry("template", "build", "base", "--run", "true", code=1)
+    assert "belongs to --dockerfile" in skerry("template", "build", "x", "--template", "base", "--target", "y", code=1)
     assert "only one of" in skerry("template", "build", "x", "-f", "Dockerfile", "--image", "y", code=1)
     skerry("template", "rm", "by-cli")
     assert "by-cli" not in skerry("template", "ls")

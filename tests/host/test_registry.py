@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,7 @@ from skerry.host.images import Images
 from skerry.host.registry import Puller
 from skerry.host.trees import Allowance
 from skerry.models import Registry
-from tests.registry import LocalRegistry, layer, serve
+from tests.registry import LocalRegistry, layer, serve, write_layout, write_saved
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -90,3 +93,50 @@ async def test_an_image_that_does_not_fit_is_given_up(
     with pytest.raises(TemplateBuildFailed, match=r"more than the 10 MiB|more files or bytes"):
         await puller(images, registry).pull(reference, None, lambda _: None)
     assert list((tmp_path / "layers").iterdir()) == list((tmp_path / "building").iterdir()) == []
+
+
+async def test_archives_are_loaded(tmp_path: Path) -> None:
+    images, log = Images(tmp_path / "store"), []
+    below, above = layer(etc__name="one"), layer(etc__more="two")
+    saved, layout, tree = tmp_path / "saved.tar", tmp_path / "layout.tar", tmp_path / "tree.tar"
+    write_saved(saved, [below, above, below], {"User": "nobody:x", "WorkingDir": "/srv"})
+    write_layout(tmp_path / "layout", [below, above], {"Env": ["A=b"]})
+    subprocess.run(["tar", "-C", tmp_path / "layout", "-czf", layout, "."], check=True, timeout=30)
+    tree.write_bytes(layer(manifest_json="x", etc__name="three"))
+    image = await puller(images).load(saved, log.append)
+    assert (len(image.layers), image.user, image.workdir) == (3, "nobody", "/srv")
+    assert (await puller(images).load(layout, log.append)).layers == image.layers[:2]
+    [only] = (await puller(images).load(tree, log.append)).layers
+    assert (images.layers.path(only) / "etc/name").read_text() == "three"
+    assert list((tmp_path / "store/building").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["link in a layout", "link out of what docker saved", "no archive", "lies"])
+async def test_hostile_archives(tmp_path: Path, kind: str) -> None:
+    images, archive = Images(tmp_path / "store"), tmp_path / "archive.tar"
+    (tmp_path / "host-file").write_bytes(layer(stolen="x"))
+    write_layout(tmp_path / "layout", [layer(a="b")], {})
+    if kind == "link in a layout":
+        blob = next((tmp_path / "layout/blobs/sha256").iterdir())
+        blob.unlink()
+        blob.symlink_to(tmp_path / "host-file")
+        subprocess.run(["tar", "-C", tmp_path / "layout", "-cf", archive, "."], check=True, timeout=30)
+    elif kind == "no archive":
+        archive.write_bytes(b"no tar" * 1000)
+    else:
+        digest = hashlib.sha256((tmp_path / "host-file").read_bytes()).hexdigest()
+        config = {"rootfs": {"diff_ids": [f"sha256:{digest}"]}}
+        with tarfile.open(archive, "w") as tar:
+            for name, text in (("manifest.json", [{"Config": "c", "Layers": ["l"]}]), ("c", config), ("l", "lies")):
+                member = tarfile.TarInfo(name)
+                content = json.dumps(text).encode()
+                member.size = len(content)
+                if name == "l" and kind != "lies":
+                    member.type, member.linkname, member.size = tarfile.SYMTYPE, str(tmp_path / "host-file"), 0
+                tar.addfile(member, io.BytesIO(content[: member.size]))
+    with pytest.raises(
+        TemplateBuildFailed, match=r"neither file nor directory|no file of the archive|cannot unpack|not what it says"
+    ):
+        await puller(images).load(archive, lambda _: None)
+    left = [path for path in (tmp_path / "store/layers").iterdir() if path.is_dir()]
+    assert left == list((tmp_path / "store/building").iterdir()) == []

@@ -130,6 +130,15 @@ def test_the_tar_holds_what_was_collected(context: Path) -> None:
     assert {(member.uid, member.gid, member.uname) for member in members.values()} == {(0, 0, "")}
 
 
+def test_a_file_of_several_names_is_written_under_each(context: Path) -> None:
+    os.link(context / "src/main.py", context / "src/twin.py")
+    made = io.BytesIO()
+    collect(context, ["src"], "/a").archive.write(made)
+    made.seek(0)
+    with tarfile.open(fileobj=made) as tar:
+        assert {member.name: member.isreg() for member in tar}["twin.py"]
+
+
 def test_texts_are_files_too() -> None:
     archive = texts([("conf", "a = 1\n")])
     made = io.BytesIO()

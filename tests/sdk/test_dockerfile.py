@@ -20,8 +20,10 @@ def context(tmp_path: Path) -> Path:
     for name in ("app.py", "lib/util.py", "lib/data.bin"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("inside"), io.BytesIO())
+    for name in ("packed.tar.gz", "other.tar.gz"):
+        with tarfile.open(tmp_path / name, "w:gz") as tar:
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    (tmp_path / "link.tar").symlink_to("/etc/passwd")
     return tmp_path
 
 
@@ -65,7 +67,7 @@ CMD ["http.server", "a b"]
 """,
         build_args={"EXTRA": "given"},
     )
-    build, test, tools = made.stages["build"], made.stages["test"], made.stages["busybox:1"]
+    build, test, tools = made.stages["build"], made.stages["test"], made.stages["image:busybox:1"]
     assert (build.from_image, build.as_image, test.from_stage, tools.from_image) == (
         "python:3.12-slim", True, "build", "busybox:1",
     )  # fmt: skip
@@ -77,7 +79,7 @@ CMD ["http.server", "a b"]
     env, copied, tool, user = made.steps
     assert (env.args, env.expand) == (["A", "1", "PATH", '"/opt/a b:$PATH"'], True)
     assert (copied.args, copied.from_stage) == (["/src/out*", "/app/", "user:user", ""], "build")
-    assert (tool.args, tool.from_stage) == (["/bin/busybox", "/bin/", "root", ""], "busybox:1")
+    assert (tool.args, tool.from_stage) == (["/bin/busybox", "/bin/", "root", ""], "image:busybox:1")
     assert user.args == ["app"]
     assert made.start_command == "python3 -m http.server 'a b'"
     assert made.ready_command == "curl -f localhost || exit 1"
@@ -118,9 +120,39 @@ def test_copies_of_the_context(context: Path) -> None:
     assert set(made.uploads) == {copied.files, added.files, unpacked.files}
 
 
+def test_archives_are_added_each_by_itself(context: Path) -> None:
+    made = image(context, "FROM a\nADD app.py packed.tar.gz other.tar.gz /x\nADD o*.tar.gz /y\n")
+    assert [step.args for step in made.recipe.steps] == [
+        [".", "/x/", "root", ""], [".", "/x/", "root", ""], [".", "/x/", "root", ""], [".", "/y/", "root", ""],
+    ]  # fmt: skip
+    assert len({step.files for step in made.recipe.steps}) == 3
+    assert set(made.uploads) == {step.files for step in made.recipe.steps}
+
+
+def test_a_dot_is_a_directory(context: Path) -> None:
+    assert last(context, "COPY app.py lib/util.py .").args == [".", "./", "root", ""]
+    assert recipe(context, "FROM a AS b\nFROM a\nCOPY --from=b /x /y .\n").steps[-1].args == ["/y", "./", "root", ""]
+
+
+def test_an_image_and_a_later_stage_of_one_name_differ(context: Path) -> None:
+    made = recipe(context, "FROM a\nCOPY --from=nginx /x /x\nFROM b AS nginx\nFROM c\nCOPY --from=nginx /y /y\n")
+    assert made.stages["image:nginx"].from_image == "nginx"
+    assert made.stages["nginx"].from_image == "b"
+    assert made.stages["0"].steps[0].from_stage == "image:nginx"
+    assert made.steps[0].from_stage == "nginx"
+
+
+def test_start_commands(context: Path) -> None:
+    assert recipe(context, "FROM a\nENTRYPOINT ./run.sh\nCMD a\n").start_command == "./run.sh"
+    assert recipe(context, 'FROM a\nENTRYPOINT ["./run.sh"]\nCMD ["a b"]\n').start_command == "./run.sh 'a b'"
+    assert recipe(context, "FROM a\nCMD x\nENTRYPOINT y\n").start_command == "y"
+    assert recipe(context, 'FROM a\nENV B="${C:?of the image}"\nCMD x\n').start_command == "x"
+
+
 def test_here_documents_become_files(context: Path) -> None:
     made = image(
-        context, "FROM a\nENV A=1\nCOPY <<EOF /etc/conf\nit's \"$A\" \\$A \\n\nEOF\nCOPY <<'EOF' /etc/\n$A\nEOF\n"
+        context,
+        "FROM a\nENV A=1\nCOPY <<EOF /etc/conf\nit's \"$A\" \\$A \\n\nEOF\nCOPY <<'EOF' /etc/\n$A\nEOF\nCOPY <<-EOF /x\n\t\ttabs\n\tEOF\n",
     )
     texts = []
     for step in made.recipe.steps[1:]:
@@ -132,7 +164,7 @@ def test_here_documents_become_files(context: Path) -> None:
             content = tar.extractfile("EOF")
             assert content is not None
             texts.append(content.read().decode())
-    assert texts == ['it\'s "1" $A \\n\n', "$A\n"]
+    assert texts == ['it\'s "1" $A \\n\n', "$A\n", "tabs\n"]
     assert made.recipe.steps[1].args == ["EOF", "/etc/conf", "root", ""]
 
 
@@ -151,9 +183,11 @@ def test_healthcheck_without_a_command_is_none(context: Path) -> None:
         ("FROM a\nRUN --mount=type=secret,id=x y\n", "not supported"), ("FROM a\nCOPY app.py\n", "names sources"),
         ("FROM a\nCOPY nosuch /x\n", "line 2: cannot copy nosuch"), ("FROM a\nCOPY ../x /x\n", "cannot copy"),
         ("FROM a\nCOPY --parents app.py /x\n", "--parents"), ("FROM a\nADD https://x.example/y /y\n", "fetch it"),
-        ("FROM a AS b\nCOPY --from=b /x /y\n", "from itself"), ("FROM a\nENV A=${B%x}\n", "not understood"),
+        ("FROM a AS b\nCOPY --from=b /x /y\n", "from itself"), ("FROM a\nARG A=${B%x}\n", "not understood"),
         ("FROM a\nSHELL bash\n", "it is a list"), ("FROM a\nCOPY app.py lib/util.py /x\n", "must be a directory"),
         ("FROM a\nCOPY --from=b /x /y /z\n", "must be a directory"),
+        ("FROM a\nADD ../secret.tar /x\n", "cannot copy"), ("FROM a\nADD link.tar /x\n", "leads out of"),
+        ("FROM a\nCOPY --from=0bad! /x /y\n", "line 2"), ("FROM a\nCOPY **x /x/\n", "cannot copy"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_with_their_line(context: Path, text: str, message: str) -> None:

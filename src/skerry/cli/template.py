@@ -70,6 +70,16 @@ def build(
     Without a running server, one is started for the call.
     """
     made = _image(dockerfile, image, tar, template, context, build_arg or [], target)
+    given: dict[str, object] = (
+        {"--context": context, "--build-arg": build_arg, "--target": target} if dockerfile is None else {}
+    )
+    if made is None:
+        given |= {"--run": run, "--start": start, "--ready": ready, "--tag": tag, "--no-cache": no_cache}
+    if useless := [name for name, value in given.items() if value]:
+        raise InvalidRequest(
+            f"cannot use {useless[0]} here: "
+            + ("say what to begin with, as in --template base" if made is None else "it belongs to --dockerfile")
+        )
     if made is not None:
         for command in run or []:
             made = made.run(command, user="root")

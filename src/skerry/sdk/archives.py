@@ -38,7 +38,7 @@ class Ignore:
         """The rules of the first of these files that there is."""
         for name in names:
             with suppress(OSError):
-                return cls.of((root / name).read_text().splitlines())
+                return cls.of((root / name).read_text(errors="replace").splitlines())
         return cls()
 
     @classmethod
@@ -103,6 +103,7 @@ class Archive:
                     made.size, made.mode = len(text), 0o644
                     tar.addfile(made, io.BytesIO(text))
                     continue
+                tar.inodes.clear()  # type: ignore[attr-defined] # a file of several names is written under each
                 member = tar.gettarinfo(path, name)
                 member.uid = member.gid = 0
                 member.uname = member.gname = ""
@@ -152,7 +153,8 @@ def collect(root: Path, sources: Sequence[str], target: str, ignore: Ignore = NO
         InvalidRequest: a source is outside, or nothing matches it.
     """
     root = root.resolve()
-    found = [match for source in sources for match in _matches(root, source, ignore)]
+    target = "./" if target == "." else target
+    found = [match for source in sources for match in matches(root, source, ignore)]
     if len(found) == 1 and not found[0][1].is_dir() and not target.endswith("/"):
         name = PurePosixPath(found[0][0]).name
         if not _PATTERN & set(name):
@@ -184,10 +186,14 @@ def _archive(entries: Iterable[tuple[str, Path | str]]) -> Archive:
     return Archive(tuple(sorted(by_name.items())))
 
 
-def _matches(root: Path, source: str, ignore: Ignore) -> Iterator[tuple[str, Path]]:
+def matches(root: Path, source: str, ignore: Ignore = NOTHING) -> Iterator[tuple[str, Path]]:
     """Relative path and real path of all that a source means. Raises InvalidRequest."""
+    root = root.resolve()
     pattern = os.path.normpath("/" + source).strip("/")  # as docker takes it: `..` does not lead out of the context
-    candidates = sorted(root.glob(pattern)) if _PATTERN & set(pattern) else [root / pattern]
+    try:
+        candidates = sorted(root.glob(pattern)) if _PATTERN & set(pattern) else [root / pattern]
+    except ValueError as error:
+        raise InvalidRequest(f"cannot copy {source}: {error}") from None
     some = False
     for candidate in candidates:
         relative = candidate.relative_to(root).as_posix()

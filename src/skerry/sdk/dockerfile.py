@@ -7,6 +7,7 @@ template.
 
 from __future__ import annotations
 
+import glob
 import platform
 import re
 import shlex
@@ -17,10 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from skerry.errors import InvalidRequest
 from skerry.expansion import expand
 from skerry.models import Recipe, Stage, Step, StepKind
-from skerry.sdk.archives import Archive, File, Ignore, collect, texts
+from skerry.sdk.archives import Archive, File, Ignore, collect, matches, texts
 
 Upload = Archive | File
 _SHELL = ["/bin/sh", "-c"]
@@ -60,13 +63,17 @@ def read(
             break
         try:
             reader.take(command)
-        except InvalidRequest as error:
-            raise InvalidRequest(f"{dockerfile.name}, line {command.start_line}: {error.message}") from error
+        except (InvalidRequest, ValidationError) as error:
+            why = error.message if isinstance(error, InvalidRequest) else error.errors()[0]["msg"]
+            raise InvalidRequest(f"{dockerfile.name}, line {command.start_line}: {why}") from error
     if not reader.stages:
         raise InvalidRequest(f"cannot build {dockerfile}: it has no FROM")
     if target is not None and not reader.stages[-1].is_named(target):
         raise InvalidRequest(f"cannot build {dockerfile}: it has no stage {target!r}")
-    return reader.recipe(), reader.uploads
+    try:
+        return reader.recipe(), reader.uploads
+    except ValidationError as error:
+        raise InvalidRequest(f"cannot build {dockerfile}: {error.errors()[0]['msg']}") from error
 
 
 @dataclass
@@ -80,6 +87,7 @@ class _Stage:
     steps: list[Step] = field(default_factory=list[Step])
     shell: list[str] = field(default_factory=lambda: list(_SHELL))
     entrypoint: str | None = None
+    is_shell_entrypoint: bool = False
     command: str | None = None
     healthy: str | None = None
 
@@ -96,6 +104,8 @@ class _Stage:
 
     @property
     def start_command(self) -> str | None:
+        if self.entrypoint is not None and self.is_shell_entrypoint:
+            return self.entrypoint  # to which CMD adds nothing
         parts = [part for part in (self.entrypoint, self.command) if part is not None]
         return " ".join(parts) or None
 
@@ -156,7 +166,8 @@ class _Reader:
         parent = self._stage(reference)
         if parent is not None:
             stage.env, stage.shell = dict(parent.env), list(parent.shell)
-            stage.entrypoint, stage.command, stage.healthy = parent.entrypoint, parent.command, parent.healthy
+            stage.entrypoint, stage.is_shell_entrypoint = parent.entrypoint, parent.is_shell_entrypoint
+            stage.command, stage.healthy = parent.command, parent.healthy
         self.stages.append(stage)
 
     def _stage(self, name: str) -> _Stage | None:
@@ -194,7 +205,10 @@ class _Reader:
         stage.steps.append(_step(stage, StepKind.ENV, command.value))
         before = stage.variables
         for name, value in zip(command.value[::2], command.value[1::2], strict=True):
-            stage.env[name] = expand(value, before)
+            try:
+                stage.env[name] = expand(value, before)
+            except InvalidRequest:  # perhaps because of what only the image has: the server will say
+                stage.env[name] = ""
 
     def _workdir(self, stage: _Stage, command: Any) -> None:
         stage.steps.append(_step(stage, StepKind.WORKDIR, command.value))
@@ -221,6 +235,7 @@ class _Reader:
         *sources, target = command.value
         if not sources:
             raise InvalidRequest("cannot understand COPY: it names sources and a target")
+        target = "./" if target == "." else target
         how = [target, flags.get("chown", "root"), flags.get("chmod", "")]
         if "from" in flags:
             key = self._copied(expand(flags["from"], stage.variables))
@@ -242,32 +257,34 @@ class _Reader:
         for source in sources:
             if "://" in source or source.startswith("git@"):
                 raise InvalidRequest(f"cannot add {source}: fetch it with RUN curl or RUN git clone")
-        packed = self._packed(stage, sources)
-        if packed is None:
+        if command.heredocs or not sources:
+            self._copy(stage, command)
+            return
+        found = [
+            match
+            for source in sources
+            for match in matches(self._context, expand(source, stage.variables), self._ignore)
+        ]
+        packed = [path for _, path in found if path.is_file() and tarfile.is_tarfile(path)]
+        if not packed:
             self._copy(stage, command)
             return
         flags = _flags(command, {"chown", "chmod", "link"})
         how = [f"{target.rstrip('/')}/", flags.get("chown", "root"), flags.get("chmod", "")]
-        stage.steps.append(self._uploaded(stage, File(packed), ".", how))
-
-    def _packed(self, stage: _Stage, sources: Sequence[str]) -> Path | None:
-        """The archive that ADD is to unpack."""
-        for source in sources:
-            path = self._context / expand(source, stage.variables).lstrip("/")
-            if not path.is_file() or not tarfile.is_tarfile(path):
-                continue
-            with suppress(tarfile.ReadError), tarfile.open(path, "r:"):
-                return path
-            with suppress(tarfile.ReadError), tarfile.open(path, "r:gz"):
-                return path
-            raise InvalidRequest(f"cannot add {source}: of archives, plain ones and those of gzip are unpacked")
-        return None
+        for name, path in found:
+            if path not in packed:
+                copy = collect(self._context, [glob.escape(name)], how[0], self._ignore)
+                stage.steps.append(self._uploaded(stage, copy.archive, copy.source, [copy.target, *how[1:]]))
+            elif _is_plain_or_gzip(path):
+                stage.steps.append(self._uploaded(stage, File(path), ".", how))
+            else:
+                raise InvalidRequest(f"cannot add {name}: of archives, plain ones and those of gzip are unpacked")
 
     def _cmd(self, stage: _Stage, command: Any) -> None:
         stage.command = _command_line(command)
 
     def _entrypoint(self, stage: _Stage, command: Any) -> None:
-        stage.entrypoint = _command_line(command)
+        stage.entrypoint, stage.is_shell_entrypoint = _command_line(command), not command.json
         stage.command = None
 
     def _healthcheck(self, stage: _Stage, command: Any) -> None:
@@ -286,17 +303,22 @@ class _Reader:
             raise InvalidRequest(f"cannot copy from {name}: a stage cannot copy from itself")
         if stage is not None:
             return stage.key
-        self._images[name] = Stage(**self._source(name), as_image=True)
-        return name
+        key = f"image:{name}"  # a later stage may have the same name
+        self._images[key] = Stage(**self._source(name), as_image=True)
+        return key
 
     def _copy_texts(self, stage: _Stage, command: Any, sources: Sequence[str], how: list[str]) -> None:
         contents = {heredoc.name: heredoc.content for heredoc in command.heredocs}
+        # The parser keeps the tabs that <<- takes away.
+        indented = {name for dash, name in re.findall(r"""<<(-?)["']?(\w+)""", command.original) if dash}
         files = []
         for source in sources:
             found = _HEREDOC.fullmatch(source)
             if found is None:
                 raise InvalidRequest(f"cannot copy {source} beside a here-document: use one COPY for each")
             text = contents[found[2]]
+            if found[2] in indented:
+                text = re.sub(r"^\t+", "", text, flags=re.MULTILINE)
             files.append((found[2], text if found[1] else _expanded_text(text, stage.variables)))
         target = how[0]
         if not target.endswith("/"):
@@ -310,6 +332,13 @@ class _Reader:
         self.uploads[files.digest] = files
         literal = re.sub(r"""([\\$"'])""", r"\\\1", source)
         return _step(stage, StepKind.COPY, [literal, *how], files=files.digest)
+
+
+def _is_plain_or_gzip(path: Path) -> bool:
+    for mode in ("r:", "r:gz"):
+        with suppress(tarfile.ReadError), tarfile.open(path, mode):
+            return True
+    return False
 
 
 def _step(stage: _Stage, kind: StepKind, args: Sequence[str], **more: Any) -> Step:

@@ -24,10 +24,11 @@ async def make_directory(sandbox: SandboxCall, path: str, user: str) -> FileInfo
     except PermissionDenied:
         if not path.startswith("/"):
             raise
+    group = await _group(sandbox, user)
     new = [missing async for missing in _missing(sandbox, posixpath.normpath(path))]
     info = await files.make_directory(*where, MakeDirectory(path=path, parents=True, user=_ROOT))
     for made in reversed(new):
-        info = await _give(sandbox, made, user)
+        info = await _give(sandbox, made, user, group)
     return info
 
 
@@ -44,8 +45,17 @@ async def write(
         await make_directory(sandbox, posixpath.dirname(path), user)
     elif parent.owner == user:
         return await files.write(*where, path, chunks, user=user, metadata=metadata)
+    group = await _group(sandbox, user)
     await files.write(*where, path, chunks, user=_ROOT, metadata=metadata)
-    return await _give(sandbox, path, user)
+    return await _give(sandbox, path, user, group)
+
+
+async def _group(sandbox: SandboxCall, user: str) -> str | None:
+    """The user's own, as their home directory tells; None for a user without one."""
+    try:
+        return (await sandbox.core.files.stat(*sandbox.where, ".", user=user)).group
+    except FileMissing:
+        return None
 
 
 async def _missing(sandbox: SandboxCall, path: str) -> AsyncIterator[str]:
@@ -62,7 +72,6 @@ async def _stat(sandbox: SandboxCall, path: str) -> FileInfo | None:
         return None
 
 
-async def _give(sandbox: SandboxCall, path: str, user: str) -> FileInfo:
-    home = await sandbox.core.files.stat(*sandbox.where, ".", user=user)  # whose group is the user's own
-    wanted = SetAttributes(path=path, owner=user, group=home.group, user=_ROOT)
+async def _give(sandbox: SandboxCall, path: str, user: str, group: str | None) -> FileInfo:
+    wanted = SetAttributes(path=path, owner=user, group=group, user=_ROOT)
     return await sandbox.core.files.set_attributes(*sandbox.where, wanted)
