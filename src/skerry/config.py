@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     JSON; `{}` to have none."""
     insecure_registries: list[str] = []
     """Registries (`host:port`) that are asked without TLS. JSON."""
+    private_registries: list[str] = []
+    """Registries (`host` or `host:port`) in networks that are not public which images may come from. Those that are
+    asked without TLS, and those that an alias names, need not be repeated. JSON."""
     warm_restore: bool = True
     """Start sandboxes from a memory snapshot of the template's first start, with its interpreter warm."""
     body_limit_mib: int = Field(default=16, ge=1, le=1024)

@@ -47,7 +47,7 @@ from skerry.host.cgroups import ControlGroups
 from skerry.host.disks import Disks
 from skerry.host.images import Images, mounted
 from skerry.host.network import Network, enable_forwarding
-from skerry.host.registry import Puller
+from skerry.host.registry import Puller, registry_of
 from skerry.host.runtime import prepare_runtime
 from skerry.host.tls import Tls, private_tls, write_private
 from skerry.models import Isolation, KeySpec
@@ -201,10 +201,17 @@ def _core(settings: Settings, node: Node, store: SqlStore, images: Images) -> Co
     build_store = SqlBuilds(store)
     templates = Templates(images, build_store)
     builds = Builds(
-        node, build_store, templates, images, Puller(images, frozenset(settings.insecure_registries)),
+        node, build_store, templates, images, _puller(settings, images),
         files=settings.data_dir / "build-files", aliases=settings.image_aliases, stand_ins=settings.image_stand_ins,
     )  # fmt: skip
     return Core(node, store, templates, builds)
+
+
+def _puller(settings: Settings, images: Images) -> Puller:
+    # Where an alias leads, whoever runs the server has said so.
+    aliased = (registry_of(target) or registry_of(f"{target}/") for target in settings.image_aliases.values())
+    private = frozenset(filter(None, aliased)) | frozenset(settings.private_registries)
+    return Puller(images, frozenset(settings.insecure_registries), private)
 
 
 def _node(settings: Settings, images: Images, cgroups: ControlGroups) -> Node:

@@ -15,7 +15,7 @@ import pytest
 from skerry.errors import ImageUnreachable, InvalidRequest, TemplateBuildFailed
 from skerry.host import registry as registries
 from skerry.host.images import Images
-from skerry.host.registry import Puller
+from skerry.host.registry import Puller, registry_of
 from skerry.host.trees import Allowance
 from skerry.models import Registry
 from tests.registry import LocalRegistry, layer, serve, write_layout, write_saved
@@ -93,6 +93,27 @@ async def test_an_image_that_does_not_fit_is_given_up(
     with pytest.raises(TemplateBuildFailed, match=r"more than the 10 MiB|more files or bytes"):
         await puller(images, registry).pull(reference, None, lambda _: None)
     assert list((tmp_path / "layers").iterdir()) == list((tmp_path / "building").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "registry"),
+    [
+        ("ubuntu:22.04", None), ("team/app", None), ("registry.example/app", "registry.example"),
+        ("localhost/app", "localhost"), ("[::1]:5000/app", "[::1]:5000"), ("host:5000/team/app@sha256:x", "host:5000"),
+    ],
+)  # fmt: skip
+def test_which_registry_is_meant(reference: str, registry: str | None) -> None:
+    assert registry_of(reference) == registry
+
+
+async def test_networks_that_are_not_public_are_not_looked_around_in(tmp_path: Path) -> None:
+    images = Images(tmp_path)
+    for registry in ("127.0.0.1:1", "localhost:1", "[::1]:1", "10.1.2.3:5000", "169.254.169.254", "2130706433:80"):
+        with pytest.raises(ImageUnreachable, match=r"not public|cannot pull"):
+            await Puller(images).pull(f"{registry}/app:1", None, lambda _: None)
+    allowed = Puller(images, private=frozenset({"127.0.0.1:1"}))
+    with pytest.raises(ImageUnreachable, match="connection refused"):
+        await allowed.pull("127.0.0.1:1/app:1", None, lambda _: None)
 
 
 async def test_archives_are_loaded(tmp_path: Path) -> None:

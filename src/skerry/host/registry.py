@@ -11,12 +11,15 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -42,10 +45,13 @@ class Puller:
 
     Args:
         insecure: registries (`host:port`) that are asked without TLS.
+        private: registries whose addresses may be other than public ones; the insecure ones are, too.
     """
 
-    def __init__(self, images: Images, insecure: frozenset[str] = frozenset()) -> None:
-        self._images, self._insecure = images, insecure
+    def __init__(
+        self, images: Images, insecure: frozenset[str] = frozenset(), private: frozenset[str] = frozenset()
+    ) -> None:
+        self._images, self._insecure, self._private = images, insecure, private | insecure
 
     async def pull(self, reference: str, credentials: Registry | None, log: Callable[[str], None]) -> Image:
         """The image of a reference such as `ubuntu:22.04` or `registry.example:5000/team/app@sha256:…`.
@@ -57,7 +63,10 @@ class Puller:
             ImageUnreachable: skopeo's own words are in the message.
             TemplateBuildFailed: it is no image for this machine, or holds what no image may hold.
         """
-        verified = reference.partition("/")[0] not in self._insecure
+        if (registry := registry_of(reference)) is not None and registry not in self._private:
+            # It is this machine that connects, from where sandboxes cannot: builds must not look around there.
+            await anyio.to_thread.run_sync(_require_public, reference, registry)
+        verified = registry not in self._insecure
         options = [f"--src-tls-verify={str(verified).lower()}"]
         async with self._images.staging() as staging:
             if credentials is not None:
@@ -179,11 +188,32 @@ def _follow(command: list[str]) -> AsyncGenerator[str, None]:
     return follow(command, {"PATH": os.environ.get("PATH", "/usr/bin"), "HOME": "/root", **env})
 
 
+def registry_of(reference: str) -> str | None:
+    """The registry that an image's name names, as `host` or `host:port`; None when it is docker's own."""
+    host, slash, _ = reference.partition("/")
+    return host if slash and ("." in host or ":" in host or host == "localhost") else None
+
+
+def _require_public(reference: str, registry: str) -> None:
+    """Raises ImageUnreachable. A name that is not known here is left to skopeo, which may ask a proxy."""
+    url = urlsplit(f"//{registry}")
+    try:
+        found = socket.getaddrinfo(url.hostname, url.port or 443, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, ValueError):
+        return
+    for *_, address in found:
+        if not ip_address(str(address[0]).partition("%")[0]).is_global:
+            raise ImageUnreachable(
+                f"cannot pull {reference}: {registry} is in a network that is not public; whoever runs the server can "
+                f"allow it, with {registry!r} in SKERRY_PRIVATE_REGISTRIES", log=[],
+            )  # fmt: skip
+
+
 def _write_credentials(file: Path, reference: str, credentials: Registry) -> None:
     from base64 import b64encode
 
-    host, slash, _ = reference.partition("/")
-    if not (slash and ("." in host or ":" in host or host == "localhost")):
+    host = registry_of(reference)
+    if host is None:
         raise InvalidRequest(
             f"cannot pull {reference} with credentials: name its registry, as in registry.example/{reference}"
         )
