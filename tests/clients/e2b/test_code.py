@@ -73,6 +73,19 @@ async def test_asynchronously(async_sandbox):
     with pytest.raises(TimeoutException):
         await async_sandbox.run_code("while True: pass", timeout=1)
     assert (await async_sandbox.run_code("z")).text == "1"
+    await async_sandbox.run_code("y = 1", context=context)
+    await async_sandbox.restart_code_context(context)
+    assert (await async_sandbox.run_code("y", context=context)).error.name == "NameError"
+    assert context.id in [known.id for known in await async_sandbox.list_code_contexts()]
+    await async_sandbox.remove_code_context(context)
+    assert context.id not in [known.id for known in await async_sandbox.list_code_contexts()]
+    seen = []
+    code = "import os, sys\nprint(os.environ['RUN'])\nprint('e', file=sys.stderr)\n7"
+    await async_sandbox.run_code(
+        code, envs={"RUN": "run"}, on_stdout=lambda line: seen.append(line.line),
+        on_stderr=lambda line: seen.append(line.line), on_result=lambda result: seen.append(result.text),
+    )  # fmt: skip
+    assert sorted(seen) == ["7", "e\n", "run\n"]
 
 
 def test_charts_and_tables_as_data(sandbox):

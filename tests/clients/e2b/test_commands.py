@@ -82,14 +82,38 @@ def test_terminals(sandbox):
 
 
 async def test_asynchronously(async_sandbox):
-    handle = await async_sandbox.commands.run("cat", background=True, stdin=True)
-    await async_sandbox.commands.send_stdin(handle.pid, "async\n")
-    await async_sandbox.commands.close_stdin(handle.pid)
+    commands = async_sandbox.commands
+    seen = []
+    done = await commands.run("echo $GLOBAL; echo error >&2", on_stdout=seen.append, on_stderr=seen.append, cwd="/tmp")
+    assert (done.stdout, done.stderr, done.exit_code) == ("of the sandbox\n", "error\n", 0)
+    assert sorted(seen) == ["error\n", "of the sandbox\n"]
+    handle = await commands.run("cat", background=True, stdin=True)
+    assert [process.pid for process in await commands.list()] == [handle.pid]
+    again = await commands.connect(handle.pid)
+    await commands.send_stdin(handle.pid, "async\n")
+    await commands.close_stdin(handle.pid)
     assert (await handle.wait()).stdout == "async\n"
+    assert (await again.wait()).exit_code == 0
+    forever = await commands.run("sleep 4321", background=True)
+    assert await commands.kill(forever.pid) is True
+    with pytest.raises(CommandExitException):
+        await forever.wait()
+    assert await commands.kill(forever.pid) is False
     with pytest.raises(TimeoutException):
-        await async_sandbox.commands.run("sleep 30", timeout=1)
+        await commands.run("sleep 30", timeout=1)
+    with pytest.raises(CommandExitException):
+        await commands.run("exit 3")
+    with pytest.raises(NotFoundException):
+        await commands.connect(999_999)
+
+
+async def test_terminals_asynchronously(async_sandbox):
     output = []
     terminal = await async_sandbox.pty.create(PtySize(rows=20, cols=70), on_data=output.append)
-    await async_sandbox.pty.send_stdin(terminal.pid, b"echo $((6 * 7)); exit\n")
+    await async_sandbox.pty.resize(terminal.pid, PtySize(rows=30, cols=99))
+    await async_sandbox.pty.send_stdin(terminal.pid, b"stty size; echo $((6 * 7)); exit\n")
     await terminal.wait()
     assert b"42" in b"".join(output)
+    assert b"30 99" in b"".join(output)
+    other = await async_sandbox.pty.create(PtySize(rows=20, cols=70), on_data=output.append)
+    assert await async_sandbox.pty.kill(other.pid) is True

@@ -140,3 +140,27 @@ async def test_asynchronously(async_sandbox):
         await asyncio.sleep(0.1)
     assert (seen[0].name, seen[0].type) == ("new", FilesystemEventType.CREATE)
     await watcher.stop()
+
+
+async def test_every_call_asynchronously(async_sandbox):
+    files = async_sandbox.files
+    noted = {"author": "somebody"}
+    assert (await files.write("text.txt", "grüße", metadata=noted)).path == "/home/user/text.txt"
+    assert await files.read("text.txt") == "grüße"
+    written = await files.write_files([{"path": f"/srv/many/{n}", "data": f"file {n}"} for n in range(3)])
+    assert [info.path for info in written] == [f"/srv/many/{n}" for n in range(3)]
+    assert b"".join([chunk async for chunk in await files.read("/srv/many/2", format="stream")]) == b"file 2"
+    info = await files.get_info("text.txt")
+    assert (info.name, info.type, info.size, info.owner, info.metadata) == ("text.txt", FileType.FILE, 7, "user", noted)
+    assert await files.make_dir("/srv/many/deep/er") is True
+    assert await files.make_dir("/srv/many/deep/er") is False
+    listed = [entry.path for entry in await files.list("/srv/many", depth=2)]
+    assert listed == ["/srv/many/0", "/srv/many/1", "/srv/many/2", "/srv/many/deep", "/srv/many/deep/er"]
+    assert (await files.rename("text.txt", "renamed.txt")).metadata == noted
+    assert await files.exists("renamed.txt")
+    await files.remove("renamed.txt")
+    assert not await files.exists("renamed.txt")
+    with pytest.raises(FileNotFoundException):
+        await files.read("renamed.txt")
+    with pytest.raises(InvalidArgumentException):
+        await files.list("/srv/many/0")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from e2b import AuthenticationException, SandboxException, SandboxQuery, SandboxState, TimeoutException
-from e2b_code_interpreter import Sandbox
+from e2b_code_interpreter import AsyncSandbox, Sandbox
 
 
 def test_it_runs_until_it_is_killed(sandbox):
@@ -94,7 +94,19 @@ def test_use_is_measured(sandbox):
 
 async def test_asynchronously(async_sandbox, mark):
     assert await async_sandbox.is_running()
-    assert (await async_sandbox.get_info()).metadata == mark
-    await async_sandbox.set_timeout(60)
+    info = await async_sandbox.get_info()
+    assert info.metadata == mark
+    assert (await AsyncSandbox.get_info(async_sandbox.sandbox_id)).sandbox_id == async_sandbox.sandbox_id
+    await async_sandbox.set_timeout(200)
+    assert (await async_sandbox.get_info()).end_at > info.end_at
+    same = await AsyncSandbox.connect(async_sandbox.sandbox_id, timeout=10)
+    assert (await same.commands.run("echo same")).stdout == "same\n"
+    pages = AsyncSandbox.list(query=SandboxQuery(metadata=mark))
+    assert [item.sandbox_id for item in await pages.next_items()] == [async_sandbox.sandbox_id]
+    assert not pages.has_next
+    assert (await async_sandbox.get_metrics())[-1].mem_used > 0
     assert await async_sandbox.kill() is True
     assert not await async_sandbox.is_running()
+    assert await AsyncSandbox.kill(async_sandbox.sandbox_id) is False
+    with pytest.raises(SandboxException, match="no-such-template"):
+        await AsyncSandbox.create("no-such-template")

@@ -1,9 +1,10 @@
 """Templates built by E2B's builder."""
 
+import asyncio
 import uuid
 
 import pytest
-from e2b import AsyncTemplate, BuildException, Sandbox, Template, wait_for_port
+from e2b import AsyncSandbox, AsyncTemplate, BuildException, Sandbox, Template, wait_for_port
 
 
 @pytest.fixture
@@ -67,9 +68,28 @@ async def test_tags(name):
     given = await AsyncTemplate.assign_tags(f"{name}:v1", ["latest"])
     assert given.build_id == built.build_id
     assert {tag.tag for tag in await AsyncTemplate.get_tags(name)} == {"v1", "stable", "latest"}
+    assert await AsyncTemplate.exists(name) is True
+    assert await AsyncTemplate.exists(f"{name}-not") is False
     await AsyncTemplate.remove_tags(name, ["stable"])
     sandbox = Sandbox.create(f"{name}:latest", timeout=60)
     assert sandbox.commands.run("echo alive").stdout == "alive\n"
     sandbox.kill()
     with pytest.raises(Exception, match="not found"):
         Sandbox.create(f"{name}:stable")
+
+
+async def test_a_build_in_the_background(name, tmp_path):
+    (tmp_path / "file").write_text("copied")
+    template = (
+        AsyncTemplate(file_context_path=tmp_path).from_template("base").copy("file", "/srv/").run_cmd("cat /srv/file")
+    )
+    started = await AsyncTemplate.build_in_background(template, name, skip_cache=True)
+    for _ in range(200):
+        status = await AsyncTemplate.get_build_status(started)
+        if status.status.value not in ("building", "waiting"):
+            break
+        await asyncio.sleep(0.2)
+    assert status.status.value == "ready", status
+    sandbox = await AsyncSandbox.create(name, timeout=60)
+    assert await sandbox.files.read("/srv/file") == "copied"
+    await sandbox.kill()

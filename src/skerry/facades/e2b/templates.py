@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from fastapi import FastAPI, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from skerry.errors import TemplateNotFound
+from skerry.errors import InvalidRequest, TemplateNotFound
 from skerry.facades.e2b.errors import plain_error
 from skerry.facades.e2b.rest import ENVD_VERSION, Body, CallerOf, moment
 from skerry.facades.e2b.sandbox import whole_cores
@@ -177,10 +178,14 @@ def _entry(line: BuildLine) -> dict[str, Any]:
 
 
 async def alias(caller: CallerOf, alias: str) -> Response:
-    """`GET /templates/aliases/{alias}`."""
+    """`GET /templates/aliases/{alias}`: a name without a tag is there whatever its tags are."""
+    templates = caller.core.templates
     try:
-        template = await caller.core.templates.get(caller.tenant_id, alias)
+        template = await templates.get(caller.tenant_id, alias)
     except TemplateNotFound:
+        with suppress(TemplateNotFound, InvalidRequest):
+            if ":" not in alias and await templates.tags(caller.tenant_id, alias):
+                return JSONResponse({"templateID": alias, "public": False})
         return plain_error(404, f"template alias '{alias}' not found")
     return JSONResponse({"templateID": template.name, "public": template.build_id is None})
 
