@@ -153,9 +153,7 @@ func (a *agent) write(ch *channel, r *writeRequest) (any, error) {
 		return nil, fileFailure(doing, err)
 	}
 	err = receiveFile(ch, w.file)
-	if err == nil {
-		err = w.file.Sync()
-	}
+	// Not synced: a host that goes down takes the sandbox with it, and what is to outlive that is synced as a whole (quiesce).
 	if err == nil && len(r.Metadata) > 0 {
 		err = a.note(w, r.Metadata)
 	}

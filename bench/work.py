@@ -124,7 +124,7 @@ async def _files(
     with Watch(server.pid) as watch:
         rates = await interleave(samplers, settings.count(10, 2), budget_s=settings.seconds(180, 30))
     mib = size // MIB
-    up = result.measure(f"upload of {mib} MiB", rates["upload"], "MiB/s", "HTTP; fsynced")
+    up = result.measure(f"upload of {mib} MiB", rates["upload"], "MiB/s", "HTTP; renamed when whole")
     down = result.measure(f"download of {mib} MiB", rates["download"], "MiB/s", "HTTP")
     echo_up = result.measure("the same bytes into a plain uvicorn server", rates["echo up"], "MiB/s", "kept nowhere")
     echo_down = result.measure("the same bytes out of a plain uvicorn server", rates["echo down"], "MiB/s")
