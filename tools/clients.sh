@@ -66,6 +66,6 @@ node_client e2b-cli @e2b/cli@2.19.0
 
 if [ "${1-}" = desktop ]; then
     command -v chromium >/dev/null || debian_packages chromium
-    python_client e2b-desktop e2b-desktop==2.7.2 e2b==2.63.0 playwright==1.65.2
+    python_client e2b-desktop e2b-desktop==2.7.2 e2b==2.63.0 playwright==1.65.2 $RUNNER
     node_client e2b-desktop-js e2b@2.51.0 @e2b/desktop@2.4.0
 fi
