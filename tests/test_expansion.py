@@ -33,7 +33,7 @@ def test_what_cannot_be_understood(word: str) -> None:
 def test_what_would_be_too_long_is_refused_at_once() -> None:
     large = {"A": "x" * 100_000}
     assert len(expand("$A", large)) == 100_000
-    for word in ("$A$A$A", '"$A$A$A"', "${NONE:-$A$A$A}", "y" * 200_000, "$A" * 60_000):
+    for word in ("$A$A", '"$A$A"', "$A$A$A", '"$A$A$A"', "${NONE:-$A$A$A}", "y" * 200_000, "$A" * 60_000):
         with pytest.raises(InvalidRequest, match="longer than"):
             expand(word, large)
 

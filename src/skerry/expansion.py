@@ -50,7 +50,12 @@ class _Reader:
                 out.append(self._variable())
             else:
                 out.append(char)
-        return "".join(out)
+        return self._joined(out)
+
+    def _joined(self, pieces: list[str]) -> str:
+        text = "".join(pieces)
+        self._room(len(text))
+        return text
 
     def _room(self, size: int) -> None:
         if size > WORD_MAX:
@@ -76,7 +81,7 @@ class _Reader:
             self._room(size)
             char = self._take()
             if char == '"':
-                return "".join(out)
+                return self._joined(out)
             if char == "\\" and self._text[self._at : self._at + 1] in ('"', "$", "\\"):
                 out.append(self._take())
             elif char == "$":

@@ -340,7 +340,7 @@ async def test_what_would_grow_without_bound_is_refused(
     core = made[0]
     doubling = [step("env", "A", "x" * 1000), *(step("env", "A", "$A$A", expand=True) for _ in range(40))]
     for steps, message in (
-        (doubling, "exceeds the limit"), ([step("env", "A", "x" * 200_000)], "exceeds the limit"),
+        (doubling, "longer than"), ([step("env", "A", "x" * 200_000)], "exceeds the limit"),
         ([step("env", "A=B", "x")], "must not contain"),
     ):  # fmt: skip
         build = await carried_out(core, Recipe(from_template="base", steps=steps))

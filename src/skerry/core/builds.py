@@ -66,6 +66,7 @@ LOG_CHARACTERS_MAX = 4 * 1024 * 1024
 UPLOAD_MAX = 4 << 30
 """Bytes of the files of one step."""
 UNNAMED_KEPT_S = 24 * 3600.0
+"""How long builds that no tag means are known."""
 UPLOADS_MAX = 32 << 30
 """Bytes of all files of one tenant."""
 WAITING_MAX = 1000

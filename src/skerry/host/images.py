@@ -95,8 +95,7 @@ class Images:
         except (OSError, ValueError):
             raise TemplateNotFound(f"cannot find image {digest}: it is not on this machine") from None
         for layer in image.layers:
-            if not self.layers.has(layer):
-                raise TemplateNotFound(f"cannot find layer {layer} of image {digest}: it is not on this machine")
+            self.layers.path(layer)
         return image
 
     def trees(self, digest: str) -> list[Path]:
@@ -108,7 +107,7 @@ class Images:
         return [self.layers.path(layer) for layer in once]
 
     def add(self, image: Image) -> str:
-        """Keep an image whose layers are here; returns its digest.
+        """Keep an image whose layers are here, and count as used from now on; returns its digest.
 
         Raises:
             TemplateBuildFailed: it has more than LAYERS_MAX layers.
@@ -118,6 +117,8 @@ class Images:
                 f"cannot keep an image of {len(image.layers)} layers: {LAYERS_MAX} are possible; join steps that "
                 "belong together", limit=LAYERS_MAX, current=len(image.layers), log=[],
             )  # fmt: skip
+        for layer in image.layers:
+            self.layers.has(layer)
         content = image.model_dump_json() + "\n"
         digest = f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
         _write(self._images / f"{digest[7:]}.json", content)
