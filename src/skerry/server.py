@@ -34,8 +34,10 @@ from skerry.config import Settings
 from skerry.core import Core
 from skerry.core.builds import Builds
 from skerry.core.core import DEFAULT_TENANT
+from skerry.core.making import Workshop
 from skerry.core.templates import Templates
 from skerry.core.tokens import Tokens
+from skerry.core.uploads import Uploads
 from skerry.drivers.gvisor import Gvisor
 from skerry.errors import Conflict, Error, InvalidRequest
 from skerry.facades import e2b
@@ -182,12 +184,14 @@ async def running(settings: Settings, *, keep: bool = False) -> AsyncIterator[tu
 
 
 async def _tidy_daily(core: Core, images: Images) -> None:
-    """Forget old builds that nothing names; remove what no template is made of, some days after its last use."""
+    """Forget old uploads, and old builds that nothing names; remove what no template is made of, some days after its
+    last use."""
     while True:
         try:
+            await core.uploads.tidy()
             await core.builds.tidy()
         except Exception:
-            logger.exception("cannot forget old builds")
+            logger.exception("cannot forget old uploads and builds")
         try:
             removed = await anyio.to_thread.run_sync(lambda: images.collect(mounted(), IMAGES_UNUSED_S))
             if removed:
@@ -200,11 +204,12 @@ async def _tidy_daily(core: Core, images: Images) -> None:
 def _core(settings: Settings, node: Node, store: SqlStore, images: Images) -> Core:
     build_store = SqlBuilds(store)
     templates = Templates(images, build_store)
-    builds = Builds(
-        node, build_store, templates, images, _puller(settings, images),
-        files=settings.data_dir / "build-files", aliases=settings.image_aliases, stand_ins=settings.image_stand_ins,
-    )  # fmt: skip
-    return Core(node, store, templates, builds)
+    uploads = Uploads(settings.data_dir / "build-files")
+    workshop = Workshop(
+        node, templates, images, _puller(settings, images), uploads, settings.image_aliases, settings.image_stand_ins
+    )
+    builds = Builds(build_store, templates, images, workshop)
+    return Core(node, store, templates, builds, uploads)
 
 
 def _puller(settings: Settings, images: Images) -> Puller:

@@ -14,7 +14,9 @@ import pytest
 
 from skerry.core import Core
 from skerry.core.builds import Builds
+from skerry.core.making import Workshop
 from skerry.core.templates import Templates
+from skerry.core.uploads import Uploads
 from skerry.errors import (
     HostFull,
     ImageUnreachable,
@@ -165,11 +167,12 @@ async def core_on(path: Path, engine: Engine) -> AsyncIterator[Core]:
     store = SqlStore(path / "db")
     build_store = SqlBuilds(store)
     templates = Templates(Shipped(), build_store)
-    builds = Builds(
-        engine, build_store, templates, BuildImages(), NoRegistry(), files=path / "files",
+    uploads, images = Uploads(path / "files"), BuildImages()
+    workshop = Workshop(
+        engine, templates, images, NoRegistry(), uploads,
         aliases={"e2bdev/base": "template:base", "far.example": "near.example:5000"}, stand_ins={"ubuntu": "base"},
     )  # fmt: skip
-    core = Core(engine, store, templates, builds)
+    core = Core(engine, store, templates, Builds(build_store, templates, images, workshop), uploads)
     async with anyio.create_task_group() as group:
         await core.start(group)
         yield core

@@ -16,6 +16,7 @@ from skerry.core.keys import Keys
 from skerry.core.processes import Processes
 from skerry.core.sandboxes import Sandboxes
 from skerry.core.templates import Templates
+from skerry.core.uploads import Uploads
 from skerry.ports import ByteStream, Engine, Store
 
 DEFAULT_TENANT = "default"
@@ -30,10 +31,11 @@ class Core:
         store: keeps what must survive.
         templates: recipes on this machine.
         builds: makes more of them.
+        uploads: files that they are made from.
     """
 
-    def __init__(self, engine: Engine, store: Store, templates: Templates, builds: Builds) -> None:
-        self.templates, self.builds = templates, builds
+    def __init__(self, engine: Engine, store: Store, templates: Templates, builds: Builds, uploads: Uploads) -> None:
+        self.templates, self.builds, self.uploads = templates, builds, uploads
         self.events = Events(store)
         self.keys = Keys(store)
         self.sandboxes = Sandboxes(engine, store, templates, self.events)

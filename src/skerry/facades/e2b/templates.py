@@ -110,7 +110,7 @@ async def files(request: Request, caller: CallerOf, template_id: str, digest: st
     await caller.core.templates.record(caller.tenant_id, template_id)
     token = caller.tokens.of(f"{caller.tenant_id}/{digest}", _UPLOAD)
     url = f"{request.base_url}templates/uploads/{caller.tenant_id}/{digest}?token={token}"
-    return JSONResponse({"present": caller.core.builds.has_files(caller.tenant_id, digest), "url": url}, 201)
+    return JSONResponse({"present": caller.core.uploads.has(caller.tenant_id, digest), "url": url}, 201)
 
 
 async def upload(request: Request, tenant_id: str, digest: str, token: str = "") -> Response:
@@ -118,7 +118,7 @@ async def upload(request: Request, tenant_id: str, digest: str, token: str = "")
     state = request.app.state
     if not state.tokens.fits(token, f"{tenant_id}/{digest}", _UPLOAD):
         return plain_error(403, "the address of the upload is not valid")
-    await state.core.builds.upload(tenant_id, digest, request.stream())
+    await state.core.uploads.keep(tenant_id, digest, request.stream())
     return Response(status_code=200)
 
 

@@ -81,7 +81,7 @@ async def _building(core: Core, tenant_id: str, name: str) -> AsyncIterator[Asyn
 @router.get("/build-files/{digest}", status_code=204, response_class=Response)
 async def has_files(caller: CallerOf, digest: str) -> None:
     """Whether an archive was uploaded under that hash; 404 when not."""
-    if not caller.core.builds.has_files(caller.tenant_id, digest):
+    if not caller.core.uploads.has(caller.tenant_id, digest):
         raise NotFound(f"cannot find files {digest}: none were uploaded under that hash")
 
 
@@ -96,7 +96,7 @@ async def has_files(caller: CallerOf, digest: str) -> None:
 async def upload(request: Request, caller: CallerOf, digest: str) -> None:
     """Keep the body, a tar that may be compressed by gzip, for builds that name this hash; it is the caller's to choose
     and should change when the files do. Kept for a week."""
-    await caller.core.builds.upload(caller.tenant_id, digest, request.stream())
+    await caller.core.uploads.keep(caller.tenant_id, digest, request.stream())
 
 
 @router.post("/templates/{name}/builds", status_code=201)

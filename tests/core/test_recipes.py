@@ -1,0 +1,44 @@
+"""What a recipe may say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from skerry.core.recipes import check_recipe
+from skerry.errors import InvalidRequest
+from skerry.models import Recipe, Stage, Step, StepKind
+
+DIGEST = "ab" * 32
+BASE: dict[str, Any] = {"from_template": "base"}
+
+
+def step(kind: str, *args: str, **more: Any) -> Step:
+    return Step(kind=StepKind(kind), args=list(args), **more)
+
+
+COPIED = step("copy", "/x", "/y", from_stage="a")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (Recipe(), "only one of them"),
+        (Recipe(from_image="a", from_template="b"), "only one of them"),
+        (Recipe(**BASE, steps=[step("env", "A")]), "step 1 of the recipe: a name has no value"),
+        (Recipe(**BASE, steps=[step("copy", "a")]), "copy needs"),
+        (Recipe(**BASE, steps=[step("copy", "a", "b", files=DIGEST, from_stage="a")]), "no earlier stage"),
+        (Recipe(**BASE, steps=[step("copy", "a", "b", "", "rwx", files=DIGEST)]), "is no mode"),
+        (Recipe(from_stage="a"), "no earlier stage has that name"),
+        (Recipe(**BASE, stages={"a": Stage(**BASE, steps=[COPIED])}), "step 1 of stage a takes from 'a'"),
+        (Recipe(**BASE, stages={"a": Stage(from_stage="b"), "b": Stage(**BASE)}), "stage a takes from 'b'"),
+    ],
+)
+def test_recipes_that_cannot_be_carried_out(wrong: Recipe, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        check_recipe(wrong)
+
+
+def test_stages_may_take_from_earlier_ones() -> None:
+    check_recipe(Recipe(from_stage="a", stages={"a": Stage(**BASE)}, steps=[COPIED]))
