@@ -127,3 +127,5 @@ async def test_builds_that_wait_are_bounded(core: Core, monkeypatch: pytest.Monk
     with pytest.raises(LimitExceeded, match="wait to be begun"):
         await core.builds.request("t", "app", [], LIMITS)
     await core.builds.request("another", "app", [], LIMITS)
+    await core.builds.remove("t", "app")
+    await core.builds.request("t", "app", [], LIMITS)

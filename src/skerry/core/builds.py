@@ -69,8 +69,11 @@ class Builds:
     async def tidy(self) -> None:
         """To be called from time to time: forget builds that no tag means, when they are old."""
         for build_id in await self._store.remove_unnamed(datetime.now(UTC) - timedelta(seconds=UNNAMED_KEPT_S)):
-            self._images.let_go(build_id)
-            self._waiting.pop(build_id, None)
+            self._forget(build_id)
+
+    def _forget(self, build_id: str) -> None:
+        self._images.let_go(build_id)
+        self._waiting.pop(build_id, None)
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -166,7 +169,7 @@ class Builds:
             if work.build.template_id == record.id:
                 work.scope.cancel()
         for build_id in await self._store.remove(record.id):
-            self._images.let_go(build_id)
+            self._forget(build_id)
         self._templates.forget()
 
     # --- from its begin to its end ----------------------------------------------------------------------------------
