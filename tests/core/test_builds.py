@@ -129,3 +129,55 @@ async def test_builds_that_wait_are_bounded(core: Core, monkeypatch: pytest.Monk
     await core.builds.request("another", "app", [], LIMITS)
     await core.builds.remove("t", "app")
     await core.builds.request("t", "app", [], LIMITS)
+
+
+async def test_bounds_hold_for_many_at_once(core: Core, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builds, "WAITING_MAX", 2)
+    monkeypatch.setattr(builds, "BUILDING_MAX", 1)
+    engine.benches = lambda image, limits: Stuck()
+    recipe = Recipe(from_template="base", steps=[step("run", "x")])
+    waiting: list[Build] = []
+    refused: list[LimitExceeded] = []
+
+    async def request(name: str) -> None:
+        try:
+            build, _ = await core.builds.request("t", name, [], LIMITS)
+        except LimitExceeded as error:
+            refused.append(error)
+        else:
+            waiting.append(build)
+
+    async def begin(build: Build) -> None:
+        try:
+            await core.builds.begin("t", build.template_id, build.id, recipe)
+        except LimitExceeded as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(request, f"app{number}")
+    assert (len(waiting), len(refused)) == (2, 3)
+    async with anyio.create_task_group() as group:
+        for build in waiting:
+            group.start_soon(begin, build)
+    assert len(refused) == 4
+
+
+async def test_what_cannot_be_stored_does_not_count(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builds, "WAITING_MAX", 1)
+    monkeypatch.setattr(builds, "BUILDING_MAX", 1)
+    save = core.builds._store.save
+
+    async def broken(build: Build) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(core.builds._store, "save", broken)
+    with pytest.raises(OSError, match="disk full"):
+        await core.builds.request("t", "app", [], LIMITS)
+    monkeypatch.setattr(core.builds._store, "save", save)
+    build, _ = await core.builds.request("t", "app", [], LIMITS)
+    monkeypatch.setattr(core.builds._store, "save", broken)
+    with pytest.raises(OSError, match="disk full"):
+        await core.builds.begin("t", build.template_id, build.id, BASE)
+    monkeypatch.setattr(core.builds._store, "save", save)
+    assert (await carried_out(core, BASE)).state is BuildState.READY

@@ -90,12 +90,17 @@ class Builds:
             raise LimitExceeded(
                 f"cannot request another build: {WAITING_MAX} wait to be begun", limit=WAITING_MAX, current=waiting
             )
-        record = await self._templates.make(tenant_id, bare)
-        build = Build(
-            id=str(uuid.uuid4()), template_id=record.id, name=record.name, limits=limits, created_at=datetime.now(UTC)
-        )
-        await self._store.save(build)
-        self._waiting[build.id] = tenant_id, wanted
+        build_id = str(uuid.uuid4())
+        self._waiting[build_id] = tenant_id, wanted  # before anything is awaited: many at once are counted, too
+        try:
+            record = await self._templates.make(tenant_id, bare)
+            build = Build(
+                id=build_id, template_id=record.id, name=record.name, limits=limits, created_at=datetime.now(UTC)
+            )
+            await self._store.save(build)
+        except BaseException:
+            self._waiting.pop(build_id, None)
+            raise
         return build, wanted
 
     async def begin(self, tenant_id: str, template_id: str, build_id: str, recipe: Recipe) -> None:
@@ -110,8 +115,12 @@ class Builds:
         self._admit(tenant_id, recipe)
         _, tags = self._waiting.pop(build.id)
         work = _Work(build.model_copy(update={"state": BuildState.BUILDING}), tenant_id, tags)
-        await self._store.save(work.build)
         self._works[build.id] = work
+        try:
+            await self._store.save(work.build)
+        except BaseException:
+            self._end(work)
+            raise
         assert self._group is not None
         self._group.start_soon(self._carry_out, work, recipe, name=f"build {build.id}")
 
@@ -213,7 +222,10 @@ class Builds:
                 logger.exception("cannot keep build %s", build.id)
                 with suppress(Exception):
                     await self._store.save(_failed(work.build, "its result could not be kept", FINALIZE))
-        self._works.pop(build.id, None)
+        self._end(work)
+
+    def _end(self, work: _Work) -> None:
+        self._works.pop(work.build.id)
         work.progress.tell()
 
 
