@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from skerry.core import uploads
@@ -52,6 +53,24 @@ async def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(RequestTooLarge):
         await kept.keep("third", ONE, content(b"12345", b"6789"))
     assert sorted(path.name for path in tmp_path.glob("*/*")) == [f"{ONE}.tar", f"{OTHER}.tar"]
+
+
+async def test_bounds_hold_for_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "UPLOADS_MAX", 1_000_000)
+    kept, refused = Uploads(tmp_path), []
+
+    async def keep(number: int) -> None:
+        try:
+            await kept.keep("t", f"{number:064x}", content(*[bytes(100_000)] * 4))
+        except LimitExceeded as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(keep, number)
+    assert refused
+    # Each may have been measured before the others' last chunks came.
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*")) <= 1_000_000 + 4 * 100_000
 
 
 async def test_old_archives_go_unless_somebody_asks_for_them(tmp_path: Path) -> None:

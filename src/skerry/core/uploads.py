@@ -19,6 +19,8 @@ UPLOAD_MAX = 4 << 30
 UPLOADS_MAX = 32 << 30
 """Bytes of all archives of one tenant."""
 KEPT_S = 7 * 24 * 3600.0
+_MEASURED = 1024
+"""How often it is measured what a tenant keeps, while as much as it may keep arrives."""
 
 
 class Uploads:
@@ -51,22 +53,19 @@ class Uploads:
         """
         path = anyio.Path(self._path(tenant_id, digest))
         await path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held = await to_thread(_size_bytes, Path(path.parent))
         partial = path.with_suffix(f".{uuid.uuid4().hex}")
         try:
             async with await anyio.open_file(partial, "wb") as file:
-                size = 0
+                size = measured_until = 0
                 async for chunk in chunks:
                     size += len(chunk)
                     if size > UPLOAD_MAX:
                         raise RequestTooLarge(
                             f"cannot take files of more than {UPLOAD_MAX} bytes for one step", limit=UPLOAD_MAX
                         )
-                    if held + size > UPLOADS_MAX:
-                        raise LimitExceeded(
-                            f"cannot take more files: {held} bytes of yours are kept, each for a week; "
-                            f"{UPLOADS_MAX} are possible", limit=UPLOADS_MAX, current=held,
-                        )  # fmt: skip
+                    if size > measured_until:
+                        await _require_room(Path(path.parent), len(chunk))
+                        measured_until = size + UPLOADS_MAX // _MEASURED
                     await file.write(chunk)
             await partial.rename(path)
         finally:
@@ -87,6 +86,16 @@ class Uploads:
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
             raise InvalidRequest(f"cannot use {digest[:80]!r} as the hash of files: 64 hexadecimal digits are one")
         return self._directory / tenant_id / f"{digest}.tar"
+
+
+async def _require_room(directory: Path, more: int) -> None:
+    """Raises LimitExceeded. What others bring at the same time is counted as far as it has arrived."""
+    held = await to_thread(_size_bytes, directory)
+    if held + more > UPLOADS_MAX:
+        raise LimitExceeded(
+            f"cannot take more files: {held} bytes of yours are kept, each for a week; {UPLOADS_MAX} are possible",
+            limit=UPLOADS_MAX, current=held,
+        )  # fmt: skip
 
 
 def _size_bytes(directory: Path) -> int:
