@@ -121,6 +121,25 @@ async def test_a_template_that_is_removed_ends_its_builds(core: Core, engine: En
     assert core.builds._images.kept == {}  # type: ignore[attr-defined]
 
 
+async def test_only_a_build_that_takes_too_long_is_late(
+    core: Core, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Bench):
+        async def commit(self) -> str:
+            raise TimeoutError("a connection's")
+
+    recipe = Recipe(from_template="base", steps=[step("run", "x")])
+    engine.benches = lambda image, limits: Broken([])
+    build = await carried_out(core, recipe)
+    assert (build.state, build.step) == (BuildState.FAILED, "1")
+    assert "fault of the server" in (build.message or "")
+    engine.benches = lambda image, limits: Stuck()
+    monkeypatch.setattr(builds, "BUILD_TIMEOUT_S", 0.2)
+    build = await carried_out(core, recipe)
+    assert (build.state, build.step) == (BuildState.FAILED, "1")
+    assert "took more than" in (build.message or "")
+
+
 async def test_builds_that_wait_are_bounded(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builds, "WAITING_MAX", 1)
     await core.builds.request("t", "app", [], LIMITS)

@@ -186,11 +186,10 @@ class Builds:
     async def _carry_out(self, work: _Work, recipe: Recipe) -> None:
         template, message = None, "the server was stopped"
         try:
-            with work.scope, anyio.fail_after(BUILD_TIMEOUT_S):
+            with work.scope, anyio.move_on_after(BUILD_TIMEOUT_S) as limit:
                 template = await Making(self._workshop, work.build, work.tenant_id, recipe, work.progress).template()
-            message = "the template was removed"  # unless there is one
-        except TimeoutError:
-            message = f"the build took more than {BUILD_TIMEOUT_S:.0f} s"
+            late = f"the build took more than {BUILD_TIMEOUT_S:.0f} s"
+            message = late if limit.cancelled_caught else "the template was removed"  # unless there is one
         except Error as error:
             message = error.message
         except Exception:
