@@ -254,3 +254,22 @@ async def test_an_environment_is_bounded(made: tuple[Core, Engine, list[Any]]) -
         build = await carried_out(core, Recipe(from_template="base", steps=steps))
         assert build.state is BuildState.FAILED
         assert message in (build.message or ""), build.message
+
+
+@pytest.mark.parametrize(
+    ("wanted", "made_of_it"),
+    [
+        ({}, ("serve", "check")),
+        ({"ready_command": "look"}, ("serve", "look")),
+        ({"start_command": "other"}, ("other", None)),
+        ({"start_command": "other", "ready_command": "look"}, ("other", "look")),
+    ],
+)
+async def test_what_a_template_starts_is_handed_on(
+    made: tuple[Core, Engine, list[Any]], wanted: dict[str, str], made_of_it: tuple[str, str | None]
+) -> None:
+    core = made[0]
+    await carried_out(core, Recipe(from_template="base", start_command="serve", ready_command="check"), "parent")
+    template = (await carried_out(core, Recipe(from_template="parent", **wanted))).template
+    assert template is not None
+    assert (template.start_command, template.ready_command) == made_of_it

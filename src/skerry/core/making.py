@@ -129,13 +129,14 @@ class Making:
         made = await self._made(recipe)
         self._progress.step = FINALIZE
         image, parent = await self._with_path(made.image), made.parent
-        started = recipe if recipe.start_command is not None or parent is None else parent
+        start, ready = recipe.start_command, recipe.ready_command
+        if start is None and parent is not None:
+            start, ready = parent.start_command, ready or parent.ready_command
         template = Template(
             name=build.name, image=await to_thread(self._images.add, image), limits=build.limits,
             built_at=datetime.now(UTC), languages=parent.languages if parent else [],
             size_mib=await to_thread(self._images.size_mib, image), env=image.env, user=image.user,
-            workdir=image.workdir, build_id=build.id, start_command=started.start_command,
-            ready_command=started.ready_command,
+            workdir=image.workdir, build_id=build.id, start_command=start, ready_command=ready,
         )  # fmt: skip
         self._say("making it ready to be started")
         await self._engine.prepare(template)
