@@ -231,6 +231,8 @@ async def test_images_have_aliases_and_stand_ins(made: tuple[Core, Engine, list[
     mirrored = await carried_out(core, Recipe(from_image="far.example/app:1"))
     assert (mirrored.state, mirrored.step) == (BuildState.FAILED, "base")
     assert "near.example:5000/app:1" in (mirrored.message or "")
+    another = await carried_out(core, Recipe(from_image="far.example:6000/app:1"))  # another registry on that machine
+    assert "far.example:6000/app:1" in (another.message or "")
 
 
 async def test_a_stage_hands_on_what_its_template_has(made: tuple[Core, Engine, list[Any]]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from skerry.core.recipes import check_recipe
+from skerry.core.recipes import check_recipe, untagged
 from skerry.errors import InvalidRequest
 from skerry.models import Recipe, Stage, Step, StepKind
 
@@ -42,3 +42,17 @@ def test_recipes_that_cannot_be_carried_out(wrong: Recipe, message: str) -> None
 
 def test_stages_may_take_from_earlier_ones() -> None:
     check_recipe(Recipe(from_stage="a", stages={"a": Stage(**BASE)}, steps=[COPIED]))
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        ("ubuntu", "ubuntu"),
+        ("ubuntu:22.04", "ubuntu"),
+        ("team/app:1@sha256:ab", "team/app"),
+        ("far.example:5000/app", "far.example:5000/app"),
+        ("far.example:5000/team/app:1", "far.example:5000/team/app"),
+    ],
+)
+def test_names_of_images_without_their_tags(reference: str, name: str) -> None:
+    assert untagged(reference) == name

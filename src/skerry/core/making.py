@@ -19,7 +19,7 @@ from pathlib import Path
 import anyio
 from anyio.to_thread import run_sync as to_thread
 
-from skerry.core.recipes import absolute, environment, expanded
+from skerry.core.recipes import absolute, environment, expanded, untagged
 from skerry.core.templates import Templates
 from skerry.core.uploads import Uploads
 from skerry.errors import Error, ImageUnreachable, TemplateBuildFailed, UserNotFound
@@ -198,7 +198,7 @@ class Making:
             try:
                 image = await self._workshop.puller.pull(wanted, stage.registry, self._say)
             except ImageUnreachable as error:
-                stand_in = self._workshop.stand_ins.get(wanted.partition(":")[0])
+                stand_in = self._workshop.stand_ins.get(untagged(wanted))
                 if stand_in is None:
                     raise
                 self._say(f"{error.message}; template {stand_in} stands in for it", "warn")
@@ -228,8 +228,7 @@ class Making:
     def _aliased(self, reference: str) -> str:
         """What is taken for an image's name: an entry for the whole name, without its tag, or for its first part."""
         aliases = self._workshop.aliases
-        name = reference.partition(":")[0]
-        for known in (reference, name):
+        for known in (reference, untagged(reference)):
             if known in aliases:
                 return aliases[known]
         first, slash, rest = reference.partition("/")

@@ -82,3 +82,9 @@ def absolute(image: Image, path: str) -> str:
         return path
     above = image.workdir or ("/root" if image.user in ("root", "0") else f"/home/{image.user}")
     return above if path == "." else f"{above.rstrip('/')}/{path.removeprefix('./')}"
+
+
+def untagged(image: str) -> str:
+    """An image's name without its tag; the port of its registry stays."""
+    place, slash, last = image.rpartition("/")
+    return f"{place}{slash}{last.partition(':')[0]}"
