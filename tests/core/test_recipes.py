@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from skerry.core.recipes import check_recipe, untagged
+from skerry.core.recipes import absolute, check_recipe, untagged
 from skerry.errors import InvalidRequest
-from skerry.models import Recipe, Stage, Step, StepKind
+from skerry.models import Image, Recipe, Stage, Step, StepKind
 
 DIGEST = "ab" * 32
 BASE: dict[str, Any] = {"from_template": "base"}
@@ -56,3 +56,22 @@ def test_stages_may_take_from_earlier_ones() -> None:
 )
 def test_names_of_images_without_their_tags(reference: str, name: str) -> None:
     assert untagged(reference) == name
+
+
+@pytest.mark.parametrize(
+    ("user", "workdir", "path", "place"),
+    [
+        ("user", None, "app/", "/home/user/app"),
+        ("root", None, "app", "/root/app"),
+        ("user", "/srv", "./app", "/srv/app"),
+        ("user", "/srv", ".", "/srv"),
+        ("user", "/", "app", "/app"),
+        ("user", "/srv", "/", "/"),
+        ("user", "/srv", "~", "/home/user"),
+        ("user", "/srv", "~/app", "/home/user/app"),
+        ("0", "/srv", "~/app", "/root/app"),
+        ("user", "/srv", "~app", "/srv/~app"),
+    ],
+)
+def test_where_paths_of_steps_lie(user: str, workdir: str | None, path: str, place: str) -> None:
+    assert absolute(Image(layers=[], user=user, workdir=workdir), path) == place

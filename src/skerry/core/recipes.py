@@ -76,11 +76,14 @@ def expanded(step: Step, image: Image) -> Step:
 
 
 def absolute(image: Image, path: str) -> str:
-    """Where a path of a step lies: relative ones below the working directory."""
+    """Where a path of a step lies: relative ones below the working directory, `~` means the home of its user."""
     path = path.rstrip("/") or "/"
-    if path.startswith(("/", "~")):
+    home = "/root" if image.user in ("root", "0") else f"/home/{image.user}"
+    if path == "~" or path.startswith("~/"):
+        return home + path[1:]
+    if path.startswith("/"):
         return path
-    above = image.workdir or ("/root" if image.user in ("root", "0") else f"/home/{image.user}")
+    above = image.workdir or home
     return above if path == "." else f"{above.rstrip('/')}/{path.removeprefix('./')}"
 
 
