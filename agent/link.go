@@ -19,7 +19,7 @@ const (
 	readAhead    = 64 << 10 // bytes of the connection's read buffer; larger payloads bypass it
 	firstBackoff = 10 * time.Millisecond
 	lastBackoff  = 2 * time.Second
-	quiesceWait  = 50 * time.Millisecond
+	eagerTries   = 500 // every firstBackoff, after the server has asked for quiet: it will listen again soon
 )
 
 // link is one connection to the server.
@@ -37,24 +37,41 @@ type link struct {
 
 // serveForever dials the server, serves the connection until it ends, and dials again.
 func (a *agent) serveForever(directory string) {
-	backoff := time.Duration(0)
+	var p pace
 	for {
 		welcomed, quiesced := a.serveOnce(directory)
-		switch {
-		case quiesced:
-			backoff = 0
-			time.Sleep(quiesceWait)
-		case welcomed:
-			backoff = 0
-		case backoff == 0:
-			backoff = firstBackoff
-		default:
-			backoff = min(2*backoff, lastBackoff)
-		}
-		if backoff > 0 {
-			time.Sleep(backoff/2 + rand.N(backoff))
+		wait := p.next(welcomed, quiesced)
+		began := time.Now()
+		time.Sleep(wait)
+		if time.Since(began) > wait+lastBackoff {
+			p = pace{} // the sandbox stood still, and is wanted now
 		}
 	}
+}
+
+// pace says how long to wait before dialling again.
+type pace struct {
+	backoff time.Duration
+	eager   int // tries left that follow each other closely
+}
+
+func (p *pace) next(welcomed, quiesced bool) time.Duration {
+	switch {
+	case quiesced:
+		p.backoff, p.eager = firstBackoff, eagerTries
+		return firstBackoff
+	case welcomed:
+		p.backoff, p.eager = 0, 0
+		return 0
+	case p.eager > 0:
+		p.eager--
+		return firstBackoff
+	case p.backoff == 0:
+		p.backoff = firstBackoff
+	default:
+		p.backoff = min(2*p.backoff, lastBackoff)
+	}
+	return p.backoff/2 + rand.N(p.backoff)
 }
 
 // serveOnce reports whether the server welcomed the agent, and whether it asked for quiet before the connection ended.

@@ -232,7 +232,7 @@ func TestQuiesceAndReseed(t *testing.T) {
 		t.Fatal(r)
 	}
 	s.accept()
-	if time.Since(started) < quiesceWait || s.hello["instance"] == before {
+	if time.Since(started) < firstBackoff || s.hello["instance"] == before {
 		t.Fatal(s.hello)
 	}
 	if r := s.call("configure", fields{"env": fields{"FROM": "configure"}}); r.code != "" {

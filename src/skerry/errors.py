@@ -4,7 +4,7 @@
     ├── InvalidRequest, RequestTooLarge, Unauthenticated, NotFound, Conflict     the caller's mistake
     ├── LimitExceeded, HostFull, DeadlineExceeded, ServerStopping, ServerUnreachable   try later, or ask for less
     ├── TemplateNotFound, TemplateBuildFailed, ImageUnreachable, IsolationUnavailable
-    ├── SandboxNotFound, SandboxNotRunning, SandboxLost                          the sandbox failed, not its program
+    ├── SandboxNotFound, SandboxNotRunning, SandboxHeld, SandboxLost             the sandbox failed, not its program
     ├── ProcessNotFound, CannotStartProcess, ContextNotFound, ContextBusy, PortNotOpen
     ├── FileError and its children                                             one per thing that goes wrong with a path
     ├── AgentViolation                                                           a sandbox broke the protocol
@@ -152,6 +152,10 @@ class SandboxNotRunning(Error, code="sandbox.not_running", status=409):
 
 class SandboxLost(Error, code="sandbox.lost", status=502):
     """The sandbox died or stopped answering during the call; details hold the reason when it is known."""
+
+
+class SandboxHeld(Error, code="sandbox.held", status=503, retryable=True):
+    """The sandbox stood still to be saved, for longer than this call could wait; try again."""
 
 
 class SandboxStartFailed(Error, code="sandbox.start_failed", status=503, retryable=True):

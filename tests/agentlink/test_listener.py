@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from skerry.agentlink import Listener, connection, link
+from skerry.agentlink import Listener, connection, presence
 from skerry.agentlink.frames import MAX_PAYLOAD, WINDOW, Kind
 from skerry.errors import AgentViolation, Error, FileMissing, SandboxLost
 
@@ -85,7 +85,7 @@ async def test_calls_fail_with_the_connection_and_later_ones_wait(
 
 
 async def test_nobody_waits_for_ever(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "RECONNECT_WAIT_S", 0.05)
+    monkeypatch.setattr(presence, "RECONNECT_WAIT_S", 0.05)
     with pytest.raises(SandboxLost):
         await listener.link.ping()
 
@@ -207,8 +207,8 @@ async def test_leaving_a_call_cancels_it_and_what_still_comes_is_ignored(
 async def test_an_agent_that_never_answers_is_given_up(
     listener: Listener, peer: Peer, lost: list[Error], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "PING_AFTER_S", 0.05)
-    monkeypatch.setattr(link, "UNREACHABLE_AFTER_S", 0.2)
+    monkeypatch.setattr(presence, "PING_AFTER_S", 0.05)
+    monkeypatch.setattr(presence, "UNREACHABLE_AFTER_S", 0.2)
     listener.link.resume()
     assert await peer.is_hung_up()
     assert isinstance(lost[0], SandboxLost)
@@ -217,8 +217,8 @@ async def test_an_agent_that_never_answers_is_given_up(
 async def test_a_suspended_agent_may_be_silent(
     listener: Listener, peer: Peer, lost: list[Error], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "PING_AFTER_S", 0.02)
-    monkeypatch.setattr(link, "UNREACHABLE_AFTER_S", 0.05)
+    monkeypatch.setattr(presence, "PING_AFTER_S", 0.02)
+    monkeypatch.setattr(presence, "UNREACHABLE_AFTER_S", 0.05)
     listener.link.suspend()
     await anyio.sleep(0.3)
     assert lost == []

@@ -200,8 +200,7 @@ async def a_checkpoint_is_restored_twice_with_processes_memory_and_disk(rig: Rig
         async with box.link.run(["/bin/sh", "-c", "read x; echo got $x"], stdin=True) as events:
             started = await anext(aiter(events))
             assert started.type == "started"
-        await box.link.quiesce()
-        await box.listener.aclose()
+        await box.listener.hold()
         await rig.driver.checkpoint(box.boot.sandbox_id, image, keep_running=False)
         await rig.disks.export(box.boot.sandbox_id, disk)
     for number in range(2):

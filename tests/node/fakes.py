@@ -233,9 +233,6 @@ class FakeLink:
     async def stat(self, path: str) -> None:
         await self.world.step("stat")
 
-    async def quiesce(self) -> None:
-        self.world.log.append("quiesce")
-
     async def reseed(self, *, hostname: str | None = None) -> None:
         self.world.log.append("reseed")
 
@@ -251,6 +248,12 @@ class FakeListener:
     async def connected(self) -> Any:
         await self.world.step("dial")
         return self.link
+
+    async def hold(self, grace_s: float = 2.0) -> None:
+        self.world.log.append("hold")
+
+    async def release(self) -> None:
+        self.world.log.append("release")
 
     async def aclose(self) -> None:
         self.world.listeners.pop(self.directory, None)

@@ -61,6 +61,8 @@ class Connection(asyncio.BufferedProtocol):
         self.last_heard = 0.0
         """Loop time of the last bytes."""
         self.instance = ""
+        self.fate: Error = SandboxLost("the connection to the sandbox's agent was lost")
+        """What requests end with when the agent closes the connection."""
 
     # --- asyncio.BufferedProtocol -----------------------------------------------------------------------------------
 
@@ -92,7 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.fail(SandboxLost("the connection to the sandbox's agent was lost"))
+        self.fail(self.fate)
 
     def pause_writing(self) -> None:
         self.congested = True

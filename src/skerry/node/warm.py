@@ -112,11 +112,9 @@ class WarmImages:
                 await self._builder.remove(unit)
 
     async def _checkpoint(self, unit: Unit, directory: Path) -> None:
-        # With the socket gone the agent cannot dial again in the instant before the checkpoint: a connection to the
-        # host that is open in a checkpoint makes every restore of it fail.
+        # A connection to the host that is open in a checkpoint makes every restore of it fail.
         assert unit.listener is not None
-        await unit.require_link().quiesce()
-        await unit.listener.aclose()
+        await unit.listener.hold()
         driver = self._host.driver(unit.record.isolation)
         await driver.checkpoint(unit.name, directory, keep_running=False)
 
