@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     """Sandboxes of a template in use that are kept ready however quiet it is; 0: no pool."""
     pool_max: int = Field(default=16, ge=0, le=1000)
     """Sandboxes of a template that are kept ready however busy it is."""
+    paused_in_memory_s: float = Field(default=60.0, ge=0.1)
+    """Seconds that a paused sandbox keeps its memory; then it is written to the disk."""
+    paused_reserve_mib: int = Field(default=1024, ge=0)
+    """MiB of memory that shall be available; with less, paused sandboxes are written to the disk at once."""
     pool_template: str = "base"
     """Template whose pool is filled at the start; others follow with their first use."""
     image_aliases: dict[str, str] = {

@@ -5,6 +5,7 @@
     ├── LimitExceeded, HostFull, DeadlineExceeded, ServerStopping, ServerUnreachable   try later, or ask for less
     ├── TemplateNotFound, TemplateBuildFailed, ImageUnreachable, IsolationUnavailable
     ├── SandboxNotFound, SandboxNotRunning, SandboxHeld, SandboxLost             the sandbox failed, not its program
+    ├── SnapshotNotFound, CannotSnapshot, SnapshotDamaged, SnapshotIncompatible  what is kept of sandboxes
     ├── ProcessNotFound, CannotStartProcess, ContextNotFound, ContextBusy, PortNotOpen
     ├── FileError and its children                                             one per thing that goes wrong with a path
     ├── AgentViolation                                                           a sandbox broke the protocol
@@ -160,6 +161,22 @@ class SandboxHeld(Error, code="sandbox.held", status=503, retryable=True):
 
 class SandboxStartFailed(Error, code="sandbox.start_failed", status=503, retryable=True):
     """A sandbox could not be started on this machine; details hold what the runtime said."""
+
+
+class SnapshotNotFound(Error, code="snapshot.not_found", status=404):
+    """No snapshot with that id or name."""
+
+
+class CannotSnapshot(Error, code="sandbox.cannot_snapshot", status=409):
+    """The sandbox's memory cannot be written down as it is now; it goes on. The message says what is in the way."""
+
+
+class SnapshotDamaged(Error, code="snapshot.damaged", status=409):
+    """What was kept is not, or not wholly, what was written: it is not started."""
+
+
+class SnapshotIncompatible(Error, code="snapshot.incompatible", status=409):
+    """Its memory was written by another version of the isolation, or on another processor; its files can be started."""
 
 
 class AgentViolation(Error, code="agent.violation", status=502):

@@ -117,15 +117,76 @@ class End(Reply):
     at: datetime
 
 
+class OnTimeout(StrEnum):
+    """What happens to a sandbox whose time, or idle time, is over."""
+
+    KILL = "kill"
+    PAUSE = "pause"
+
+
+class PauseGrade(StrEnum):
+    """Where a paused sandbox waits."""
+
+    FROZEN = "frozen"
+    """In memory: it goes on within milliseconds."""
+    DISK = "disk"
+    """In files: it holds no memory, and outlives the server."""
+
+
+class Rest(Reply):
+    """What is kept of a sandbox that is paused or stopped."""
+
+    grade: PauseGrade
+    memory: bool
+    """Whether its processes go on; otherwise it boots again from its files."""
+    size_mib: float
+    """On this machine's disk, beyond its image."""
+    since: datetime
+
+
+class RestartWhen(StrEnum):
+    NO = "no"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
+class Restart(Request):
+    """Whether a sandbox starts again after its command has ended, or after its own death."""
+
+    when: Annotated[RestartWhen, Field(strict=False)] = RestartWhen.NO
+    retries: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """How often at most, one after the other; null: without end. A command that ran for ten minutes sets it back."""
+    backoff_s: Annotated[float, Field(strict=False, ge=0.1, le=3600)] = 1.0
+    """Before the first restart; doubled with each, up to five minutes."""
+
+
+class LastExit(Reply):
+    """How a sandbox's command ended, the last time."""
+
+    exit_code: int
+    at: datetime
+
+
 class SandboxSpec(Request):
-    """What a new sandbox shall be. Limits left out come from the template."""
+    """What a new sandbox shall be. Limits left out come from the template, or from the snapshot."""
 
     template: Annotated[str, Field(min_length=1, max_length=256)] = "base"
+    snapshot: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Start from this snapshot, by id or name, in place of a template."""
     isolation: Annotated[Isolation, Field(strict=False)] = Isolation.GVISOR
     timeout_s: Seconds | None = 300.0
-    """Seconds until the sandbox is destroyed; null means never. Can be changed while it runs."""
+    """Seconds until its time is over; null means never. Can be changed while it runs."""
     idle_timeout_s: Seconds | None = None
-    """Seconds without a request for the sandbox and without an open stream until it is destroyed; null: never."""
+    """Seconds without a request for the sandbox and without an open stream until its time is over; null: never."""
+    on_timeout: Annotated[OnTimeout, Field(strict=False)] = OnTimeout.KILL
+    """What happens then."""
+    keep_memory: bool = True
+    """Whether a pause at a timeout keeps its processes; otherwise its files only."""
+    auto_resume: bool = True
+    """A request for it, or a connection to one of its ports, resumes it when it is paused."""
+    command: Annotated[list[Text], Field(min_length=1, max_length=65536)] | Text | None = None
+    """A program that runs in it from its start on, a list as it is, a string by a shell; its end stops the sandbox."""
+    restart: Restart = Restart()
     env: Environment = {}
     """Environment of every process and interpreter in the sandbox."""
     metadata: Metadata = {}
@@ -159,15 +220,115 @@ class Sandbox(Reply):
     metadata: dict[str, str]
     created_at: datetime
     expires_at: datetime | None
+    timeout_s: float | None = 300.0
+    """What it was last given; a resume without one gives as much again."""
     idle_timeout_s: float | None
-    origin: Literal["pool", "cold"] | None = None
-    """Whether it was claimed ready from the warm pool or started for this request."""
+    on_timeout: OnTimeout = OnTimeout.KILL
+    keep_memory: bool = True
+    auto_resume: bool = True
+    origin: Literal["pool", "cold", "snapshot"] | None = None
+    """Whether it was claimed ready from the warm pool, started for this request, or started from what was kept."""
+    snapshot: str | None = None
+    """Id of the snapshot that it was started from, or rolled back to."""
+    rest: Rest | None = None
+    """While it is paused or stopped."""
+    command: list[str] | str | None = None
+    restart: Restart = Restart()
+    restarts: int = 0
+    """Starts after the first that the policy has made."""
+    last_exit: LastExit | None = None
     end: End | None = None
 
 
 class SandboxPage(Reply):
     items: list[Sandbox]
     next_cursor: str | None = None
+
+
+class PauseSpec(Request):
+    """How to pause."""
+
+    keep_memory: bool = True
+    """Keep its processes; otherwise its files only, and it boots again."""
+    to_disk: bool = False
+    """Write its memory to the disk now. Otherwise it waits in memory, and is written after some time, or when memory is
+    short."""
+
+
+class ResumeSpec(Request):
+    """How to go on."""
+
+    timeout_s: Seconds | None = None
+    """Seconds from now; left out: as it had before; explicit null: no timeout."""
+    keep_memory: bool = True
+    """False: boot it again from its files although its memory was kept."""
+
+
+class StopSpec(Request):
+    """How to stop."""
+
+    reset: bool = False
+    """Forget its files too: it starts as its template, or snapshot, was."""
+    grace_s: Annotated[float, Field(strict=False, ge=0, le=300)] = 5.0
+    """Between SIGTERM and the end."""
+
+
+class SnapshotSpec(Request):
+    """A snapshot to take."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}$")] | None = None
+    """Unique among the tenant's snapshots; the newest with it takes it."""
+    memory: bool = True
+    """With its processes; otherwise its files only."""
+
+
+class Snapshot(Reply):
+    """An immutable copy of a sandbox. Any number of sandboxes can be started from it."""
+
+    id: str
+    name: str | None
+    sandbox_id: str
+    """Whose copy it is."""
+    template: str
+    memory: bool
+    limits: Limits
+    size_mib: float
+    """What it takes on this machine's disk, beyond the image that it shares."""
+    pause_s: float
+    """How long the sandbox stood still for it."""
+    created_at: datetime
+
+
+class SnapshotPage(Reply):
+    items: list[Snapshot]
+    next_cursor: str | None = None
+
+
+class ForkSpec(Request):
+    """Copies to make."""
+
+    count: Annotated[int, Field(ge=1, le=100)] = 1
+    timeout_s: Seconds | None = None
+    """Of each copy; left out: as the parent's; explicit null: none."""
+
+
+class Fork(Reply):
+    """One copy that was to be made: a sandbox, or why there is none."""
+
+    sandbox: Sandbox | None = None
+    error: dict[str, Any] | None = None
+    """As the body of an error: `{"code", "message", …}`."""
+
+
+class ForkReply(Reply):
+    items: list[Fork]
+    pause_s: float
+    """How long the parent stood still."""
+
+
+class RollbackSpec(Request):
+    snapshot: Annotated[str, Field(min_length=1, max_length=256)]
+    """Of the same sandbox, by id or name."""
 
 
 class SandboxStats(Reply):

@@ -11,7 +11,7 @@ No I/O; imports only the vocabulary. Who implements what:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,6 +34,7 @@ from skerry.models import (
     Sandbox,
     SandboxState,
     SandboxStats,
+    Snapshot,
     Started,
     Tag,
     Template,
@@ -232,6 +233,12 @@ class Placement:
     limits: Limits
     internet: bool
     env: Mapping[str, str]
+    incarnation: int = 1
+    """Which start of the sandbox this is."""
+    state: State | None = None
+    """What to start from; None: the template."""
+    is_copy: bool = False
+    """The state is of another sandbox, or of an earlier time: nothing random may repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +248,7 @@ class Provided:
     sandbox_id: str
     agent: Agent
     origin: str
-    """`pool` or `cold`."""
+    """`pool`, `cold` or `snapshot`."""
     warm: Mapping[str, int]
     """Language → pid of the interpreter that is already running, for the default context."""
 
@@ -250,6 +257,46 @@ class Provided:
 class Death:
     sandbox_id: str
     end: End
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What was kept of a sandbox that stood still: its disk, and perhaps its memory. The machine has it by its id."""
+
+    id: str
+    memory: bool
+    size_bytes: int
+    """On the disk, beyond the image."""
+    seal: str | None = None
+    """A digest of all of it; None: not taken yet."""
+
+
+class Held(Protocol):
+    """A sandbox that stands still: nothing in it runs, and all that it has written is in its files."""
+
+    async def save(self, state_id: str, *, memory: bool, last: bool = False) -> State:
+        """Keep it. It goes on standing still.
+
+        Args:
+            state_id: a new one.
+            last: it is destroyed afterwards, and never goes on: its disk itself is kept, not a copy.
+
+        Raises:
+            CannotSnapshot: its memory cannot be written. HostFull: no room. Nothing is kept.
+        """
+        ...
+
+    async def commit(self) -> str:
+        """Keep what it has changed in its image as a layer; returns its digest. Raises TemplateBuildFailed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A sandbox that a server expects to find alive."""
+
+    incarnation: int
+    frozen: bool = False
 
 
 class Workbench(Protocol):
@@ -266,16 +313,49 @@ class Engine(Protocol):
     """Provides sandboxes. `node.Node` on this machine."""
 
     async def provide(self, placement: Placement) -> Provided:
-        """Claim from the warm pool, or start cold.
+        """Claim from the warm pool, or start cold, or from a state, which stays.
 
         Raises:
-            HostFull, SandboxStartFailed, IsolationUnavailable: nothing of the sandbox is left behind.
+            HostFull, SandboxStartFailed, IsolationUnavailable, SnapshotDamaged, SnapshotIncompatible: nothing of the
+                sandbox is left behind.
         """
         ...
 
-    async def adopt(self, sandbox_ids: Sequence[str]) -> Sequence[Provided]:
-        """After a restart of the server: take over those of `sandbox_ids` that still live, and remove every other
-        sandbox of this data directory and all that was left of dead ones."""
+    async def adopt(self, wanted: Mapping[str, Wanted], states: Collection[str]) -> Sequence[Provided]:
+        """After a restart of the server: take over those of `wanted` that still live, and remove every other sandbox of
+        this data directory, all that was left of dead ones, and all states but `states`."""
+        ...
+
+    async def freeze(self, sandbox_id: str) -> None:
+        """Nothing in it runs from now on; it keeps its memory. Raises SandboxLost."""
+        ...
+
+    async def thaw(self, sandbox_id: str) -> None:
+        """It goes on. Raises SandboxLost."""
+        ...
+
+    def hold(self, sandbox_id: str) -> AbstractAsyncContextManager[Held]:
+        """Let it stand still; on leaving it goes on, unless it was destroyed meanwhile. Raises SandboxLost."""
+        ...
+
+    async def seal(self, state: State) -> State:
+        """With the digest by which a later start knows that nothing has changed. Raises SnapshotDamaged."""
+        ...
+
+    async def verify(self, state: State) -> None:
+        """Raises SnapshotDamaged when it is not what was sealed."""
+        ...
+
+    async def copy_state(self, state: State, copy_id: str) -> State:
+        """Another one with the same content. Raises HostFull, SnapshotDamaged."""
+        ...
+
+    async def remove_state(self, state_id: str) -> None:
+        """No-op when there is none."""
+        ...
+
+    def available_mib(self) -> int:
+        """Memory that this machine has left."""
         ...
 
     def agent(self, sandbox_id: str) -> Agent:
@@ -452,7 +532,15 @@ class Driver(Protocol):
         ...
 
     async def checkpoint(self, sandbox_id: str, directory: Path, *, keep_running: bool) -> None:
-        """Write memory and process state to `directory`."""
+        """Write memory and process state to `directory`. Raises CannotSnapshot; it goes on then."""
+        ...
+
+    async def pause(self, sandbox_id: str) -> None:
+        """Stop everything in it; the technology itself goes on, and can write a checkpoint. Raises SandboxLost."""
+        ...
+
+    async def resume(self, sandbox_id: str) -> None:
+        """Undo `pause`. Raises SandboxLost."""
         ...
 
     async def restore(self, boot: Boot, directory: Path) -> int:
@@ -480,6 +568,42 @@ class SandboxRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotRecord:
+    """A snapshot as stored."""
+
+    snapshot: Snapshot
+    tenant_id: str
+    env: Mapping[str, str]
+    internal: Mapping[str, Any]
+    """As of the sandbox whose copy it is."""
+    state: State
+
+
+class SnapshotStore(Protocol):
+    """Snapshots of sandboxes. `store.snapshots.SqlSnapshots`."""
+
+    async def add(self, record: SnapshotRecord) -> None:
+        """Another one of its tenant that has its name loses the name."""
+        ...
+
+    async def get(self, tenant_id: str, reference: str) -> SnapshotRecord | None:
+        """By id or name."""
+        ...
+
+    async def page(
+        self, tenant_id: str, *, sandbox_id: str | None = None, name: str | None = None, limit: int = 100,
+        cursor: str | None = None,
+    ) -> tuple[list[SnapshotRecord], str | None]:  # fmt: skip
+        """Newest first, with the cursor of the next page. Raises InvalidRequest for a cursor that is none of ours."""
+        ...
+
+    async def remove(self, tenant_id: str, snapshot_id: str) -> bool: ...
+    async def states(self) -> list[str]:
+        """Ids of the states that snapshots of all tenants keep."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRecord:
     key: Key
     tenant_id: str
@@ -501,7 +625,10 @@ class Store(Protocol):
         """The sandbox was never provided: the same key may be used again."""
         ...
 
-    async def sandbox(self, tenant_id: str, sandbox_id: str) -> SandboxRecord | None: ...
+    async def sandbox(self, tenant_id: str | None, sandbox_id: str) -> SandboxRecord | None:
+        """`tenant_id` None: of any tenant (for the server itself)."""
+        ...
+
     async def sandboxes(
         self,
         tenant_id: str | None,

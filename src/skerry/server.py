@@ -56,7 +56,9 @@ from skerry.models import Isolation, KeySpec
 from skerry.node import Node, PoolSettings
 from skerry.node.builder import Host
 from skerry.node.records import Records
+from skerry.node.states import States
 from skerry.store.builds import SqlBuilds
+from skerry.store.snapshots import SqlSnapshots
 from skerry.store.sql import SqlStore
 
 logger = logging.getLogger(__name__)
@@ -209,7 +211,10 @@ def _core(settings: Settings, node: Node, store: SqlStore, images: Images) -> Co
         node, templates, images, _puller(settings, images), uploads, settings.image_aliases, settings.image_stand_ins
     )
     builds = Builds(build_store, templates, images, workshop)
-    return Core(node, store, templates, builds, uploads)
+    return Core(
+        node, store, templates, builds, uploads, SqlSnapshots(store), frozen_s=settings.paused_in_memory_s,
+        reserve_mib=settings.paused_reserve_mib,
+    )  # fmt: skip
 
 
 def _puller(settings: Settings, images: Images) -> Puller:
@@ -232,7 +237,8 @@ def _node(settings: Settings, images: Images, cgroups: ControlGroups) -> Node:
         runtime_directory=prepare_runtime(settings.data_dir),
     )
     pools = PoolSettings(minimum=settings.pool_min, maximum=max(settings.pool_min, settings.pool_max))
-    return Node(host, pools=pools, warm_directory=settings.images_dir / "warm" if settings.warm_restore else None)
+    warm = settings.images_dir / "warm" if settings.warm_restore else None
+    return Node(host, States(settings.data_dir / "states"), pools=pools, warm_directory=warm)
 
 
 def _proxies() -> list[tuple[IPv4Address, int]]:

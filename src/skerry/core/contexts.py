@@ -130,7 +130,7 @@ class Contexts:
     async def list(self, tenant_id: str, sandbox_id: str) -> list[Context]:
         """Those that were made or used, and the default one of each language of the template."""
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, _):
-            for language in live.languages:
+            for language in live.template.languages:
                 self._default(live, language)
             states = sorted(self._contexts(live).values(), key=lambda state: not state.is_default)
             return [state.shown() for state in states]
@@ -265,7 +265,7 @@ class Contexts:
             )
 
     def _no_language(self, state: _State, why: str) -> LanguageNotFound:
-        known = sorted(state.live.languages)
+        known = sorted(state.live.template.languages)
         return LanguageNotFound(
             f"cannot run {state.spec.language!r}: {why}; this template has {', '.join(known) or 'no language'}",
             languages=known,

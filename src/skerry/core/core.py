@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import hashlib
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -13,11 +15,14 @@ from skerry.core.contexts import Contexts
 from skerry.core.events import Events
 from skerry.core.files import Files
 from skerry.core.keys import Keys
+from skerry.core.lifecycle import Lifecycle
 from skerry.core.processes import Processes
 from skerry.core.sandboxes import Sandboxes
+from skerry.core.snapshots import Snapshots
 from skerry.core.templates import Templates
 from skerry.core.uploads import Uploads
-from skerry.ports import ByteStream, Engine, Store
+from skerry.models import Sandbox, SandboxSpec
+from skerry.ports import ByteStream, Engine, SnapshotStore, Store
 
 DEFAULT_TENANT = "default"
 """Whose everything is while there is one tenant."""
@@ -32,13 +37,20 @@ class Core:
         templates: recipes on this machine.
         builds: makes more of them.
         uploads: files that they are made from.
+        snapshots: keeps what is known of snapshots.
+        frozen_s, reserve_mib: see `Lifecycle`.
     """
 
-    def __init__(self, engine: Engine, store: Store, templates: Templates, builds: Builds, uploads: Uploads) -> None:
+    def __init__(
+        self, engine: Engine, store: Store, templates: Templates, builds: Builds, uploads: Uploads,
+        snapshots: SnapshotStore, *, frozen_s: float = 60.0, reserve_mib: int = 1024,
+    ) -> None:  # fmt: skip
         self.templates, self.builds, self.uploads = templates, builds, uploads
         self.events = Events(store)
         self.keys = Keys(store)
         self.sandboxes = Sandboxes(engine, store, templates, self.events)
+        self.lifecycle = Lifecycle(engine, self.sandboxes, frozen_s=frozen_s, reserve_mib=reserve_mib)
+        self.snapshots = Snapshots(engine, snapshots, self.sandboxes, self.lifecycle)
         self.processes = Processes(self.sandboxes)
         self.files = Files(self.sandboxes)
         self.contexts = Contexts(self.sandboxes)
@@ -47,7 +59,28 @@ class Core:
         """Take over what an earlier server left, and begin to watch; background work runs in `group`."""
         self.contexts.start(group)
         await self.builds.start(group)
-        await self.sandboxes.start(group)
+        await self.sandboxes.start(group, await self.snapshots.states())
+        await self.lifecycle.start(group)
+
+    async def create(
+        self, tenant_id: str, spec: SandboxSpec, idempotency_key: str | None = None, *,
+        internal: Mapping[str, Any] | None = None,
+    ) -> Sandbox:  # fmt: skip
+        """A running sandbox, from a template or a snapshot. The same idempotency key and spec again: the first one, as
+        it is now.
+
+        Args:
+            internal: what a façade wants to know of it later; JSON-able.
+
+        Raises:
+            TemplateNotFound, SnapshotNotFound, InvalidRequest, IsolationUnavailable, HostFull, SandboxStartFailed,
+            Conflict, SnapshotDamaged, SnapshotIncompatible
+        """
+        idempotency = None
+        if idempotency_key is not None:
+            idempotency = (idempotency_key, hashlib.sha256(spec.model_dump_json().encode()).digest())
+        create = self.sandboxes.create if spec.snapshot is None else self.snapshots.start
+        return await create(tenant_id, spec, internal=internal, idempotency=idempotency)
 
     async def stop(self, *, keep: bool = False) -> None:
         """End all sandboxes, unless `keep`."""

@@ -33,7 +33,7 @@ class Files:
         """The file and its bytes from `offset` on."""
         async with (
             self._sandboxes.use(tenant_id, sandbox_id) as (live, agent),
-            agent.read_file(path, user=user or live.user, offset=offset, length=length) as content,
+            agent.read_file(path, user=user or live.template.user, offset=offset, length=length) as content,
         ):
             yield content
 
@@ -44,39 +44,40 @@ class Files:
         """Replace a file's content and metadata, wholly or not at all."""
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
             return await agent.write_file(
-                path, chunks, user=user or live.user, mode=mode, parents=parents, metadata=metadata
+                path, chunks, user=user or live.template.user, mode=mode, parents=parents, metadata=metadata
             )
 
     async def stat(self, tenant_id: str, sandbox_id: str, path: str, *, user: str | None) -> FileInfo:
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
-            return await agent.stat(path, user=user or live.user)
+            return await agent.stat(path, user=user or live.template.user)
 
     async def list(
         self, tenant_id: str, sandbox_id: str, path: str, *, user: str | None, depth: int = 1, limit: int = 10_000
     ) -> FileList:
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
-            items, truncated = await agent.list_files(path, user=user or live.user, depth=depth, limit=limit)
+            items, truncated = await agent.list_files(path, user=user or live.template.user, depth=depth, limit=limit)
             return FileList(items=items, truncated=truncated)
 
     async def make_directory(self, tenant_id: str, sandbox_id: str, wanted: MakeDirectory) -> FileInfo:
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
             return await agent.make_directory(
-                wanted.path, user=wanted.user or live.user, parents=wanted.parents, mode=wanted.mode
+                wanted.path, user=wanted.user or live.template.user, parents=wanted.parents, mode=wanted.mode
             )
 
     async def rename(self, tenant_id: str, sandbox_id: str, wanted: Rename) -> FileInfo:
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
-            return await agent.rename(wanted.source, wanted.target, user=wanted.user or live.user)
+            return await agent.rename(wanted.source, wanted.target, user=wanted.user or live.template.user)
 
     async def remove(self, tenant_id: str, sandbox_id: str, path: str, *, user: str | None, recursive: bool) -> None:
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
-            await agent.remove(path, user=user or live.user, recursive=recursive)
+            await agent.remove(path, user=user or live.template.user, recursive=recursive)
 
     async def set_attributes(self, tenant_id: str, sandbox_id: str, wanted: SetAttributes) -> FileInfo:
         async with self._sandboxes.use(tenant_id, sandbox_id) as (live, agent):
             return await agent.set_attributes(
-                wanted.path, user=wanted.user or live.user, mode=wanted.mode, owner=wanted.owner, group=wanted.group
-            )
+                wanted.path, user=wanted.user or live.template.user, mode=wanted.mode, owner=wanted.owner,
+                group=wanted.group,
+            )  # fmt: skip
 
     @asynccontextmanager
     async def watch(
@@ -84,6 +85,6 @@ class Files:
     ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         async with (
             self._sandboxes.use(tenant_id, sandbox_id) as (live, agent),
-            agent.watch(path, user=user or live.user, recursive=recursive) as events,
+            agent.watch(path, user=user or live.template.user, recursive=recursive) as events,
         ):
             yield events

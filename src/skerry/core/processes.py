@@ -105,8 +105,8 @@ class Processes:
 def _start(live: Live, agent: Agent, spec: ProcessSpec) -> AbstractAsyncContextManager[AsyncIterator[ProcessEvent]]:
     command = ["/bin/bash", "-l", "-c", spec.command] if isinstance(spec.command, str) else spec.command
     return agent.run(
-        command, env=spec.env, cwd=spec.cwd or live.workdir, user=spec.user or live.user, timeout_s=spec.timeout_s,
-        stdin=spec.stdin, terminal=spec.terminal, tag=spec.tag,
+        command, env=spec.env, cwd=spec.cwd or live.template.workdir, user=spec.user or live.template.user,
+        timeout_s=spec.timeout_s, stdin=spec.stdin, terminal=spec.terminal, tag=spec.tag,
     )  # fmt: skip
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import anyio
@@ -18,10 +18,14 @@ from skerry.core import states
 from skerry.core.alarms import Alarms
 from skerry.core.events import Events
 from skerry.core.templates import Templates
+from skerry.core.turns import Turns
 from skerry.errors import Error, InternalError, SandboxLost, SandboxNotFound, SandboxNotRunning
 from skerry.models import (
     EndCode,
     Limits,
+    OnTimeout,
+    PauseGrade,
+    Rest,
     Sandbox,
     SandboxPage,
     SandboxSpec,
@@ -31,18 +35,19 @@ from skerry.models import (
     Template,
     UsageSample,
 )
-from skerry.ports import Agent, Death, Engine, Placement, SandboxRecord, Store
+from skerry.ports import Agent, Death, Engine, Placement, SandboxRecord, State, Store, Wanted
 
 logger = logging.getLogger(__name__)
 
 LIVE_STATES = (SandboxState.CREATING, SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPED)
+_RESTING = (SandboxState.PAUSED, SandboxState.STOPPED)
 _DEATH_NEWS_S = 2.0
 """How long a call that lost its sandbox waits for the reason."""
 
 
 @dataclass(eq=False)
 class Live:
-    """A sandbox that runs, as the core knows it."""
+    """A sandbox that runs, or is frozen, as the core knows it."""
 
     record: SandboxRecord
     warm: dict[str, int] = field(default_factory=dict)
@@ -61,20 +66,14 @@ class Live:
     def sandbox(self) -> Sandbox:
         return self.record.sandbox
 
-    @property
-    def user(self) -> str:
-        """Who its programs run as unless the call says otherwise."""
-        return str(self.record.internal.get("user", "user"))
+    @cached_property
+    def template(self) -> Template:
+        """As it was when the sandbox was made."""
+        return template_of(self.record)
 
     @property
-    def workdir(self) -> str | None:
-        """Where they start; None: their user's home directory."""
-        return self.record.internal.get("workdir")
-
-    @property
-    def languages(self) -> list[str]:
-        """Of its template, for `run_code`."""
-        return list(self.record.internal.get("languages", []))
+    def is_frozen(self) -> bool:
+        return self.sandbox.state is SandboxState.PAUSED
 
 
 class Sandboxes:
@@ -86,12 +85,24 @@ class Sandboxes:
         self._creating: dict[str, anyio.Event] = {}
         self._timeouts = Alarms(self._timed_out)
         self._idle = Alarms(self._idled_out)
+        self.turns = Turns()
         self.on_end: Sequence[Callable[[str], None]] = ()
-        """Called with the id of each sandbox that has ended."""
+        """Called with the id of each sandbox that has ended, or rests."""
+        self.wake: Callable[[str, str], Awaitable[None]] = _cannot_wake
+        """Resumes one that is paused, of a tenant, because somebody uses it."""
+        self.lay_down: Callable[[Live], Awaitable[None]] = _cannot_wake
+        """Pauses one whose time is over."""
+        self.died: Callable[[Live, Death], Awaitable[bool]] = _stays_dead
+        """Told of one that died; true: it starts again."""
 
-    async def start(self, group: anyio.abc.TaskGroup) -> None:
-        """Take over what an earlier server left running, and begin to watch."""
-        await self._adopt()
+    async def start(self, group: anyio.abc.TaskGroup, kept: Collection[str] = ()) -> None:
+        """Take over what an earlier server left, and begin to watch.
+
+        Args:
+            kept: states that belong to others than sandboxes.
+        """
+        self._group = group
+        await self._adopt(kept)
         group.start_soon(self._timeouts.run)
         group.start_soon(self._idle.run)
         group.start_soon(self._watch_deaths)
@@ -99,31 +110,31 @@ class Sandboxes:
     # --- create -----------------------------------------------------------------------------------------------------
 
     async def create(
-        self, tenant_id: str, spec: SandboxSpec, idempotency_key: str | None = None, *,
-        internal: Mapping[str, Any] | None = None,
+        self, tenant_id: str, spec: SandboxSpec, *, internal: Mapping[str, Any] | None = None,
+        idempotency: tuple[str, bytes] | None = None,
     ) -> Sandbox:  # fmt: skip
-        """A running sandbox. The same idempotency key and spec again: the first one, as it is now.
-
-        Args:
-            internal: what a façade wants to know of it later; JSON-able.
-
-        Raises:
-            TemplateNotFound, IsolationUnavailable, HostFull, SandboxStartFailed, Conflict
-        """
+        """A running sandbox from a template. See `Core.create`."""
         template = await self._templates.get(tenant_id, spec.template)
-        known = {
-            **(internal or {}), "languages": template.languages, "user": template.user, "workdir": template.workdir,
-        }  # fmt: skip
-        record = replace(_new_record(tenant_id, spec, template), internal=known)
-        idempotency = None
-        if idempotency_key is not None:
-            idempotency = (idempotency_key, hashlib.sha256(spec.model_dump_json().encode()).digest())
+        record = replace(_new_record(tenant_id, spec, template), internal={**(internal or {}), **known(template)})
+        return await self.add(record, idempotency=idempotency)
+
+    async def add(
+        self, record: SandboxRecord, *, state: State | None = None, idempotency: tuple[str, bytes] | None = None
+    ) -> Sandbox:
+        """Start a new sandbox, from its template or a state. Raises as `create`, and SnapshotDamaged,
+        SnapshotIncompatible."""
         self._creating[record.sandbox.id] = anyio.Event()
         try:
             stored = await self._store.create_sandbox(record, idempotency)
             if stored.sandbox.id != record.sandbox.id:
-                return await self._earlier(tenant_id, stored.sandbox.id)
-            return await self._provide(record, template)
+                return await self._earlier(record.tenant_id, stored.sandbox.id)
+            try:
+                live = await self.begin(record, state=state, is_copy=True)
+            except BaseException as error:
+                with anyio.CancelScope(shield=True):
+                    await self._never_ran(record, error)
+                raise
+            return live.sandbox
         finally:
             self._creating.pop(record.sandbox.id).set()
 
@@ -133,29 +144,74 @@ class Sandboxes:
             await under_way.wait()
         return await self.get(tenant_id, sandbox_id)
 
-    async def _provide(self, record: SandboxRecord, template: Template) -> Sandbox:
+    async def begin(self, record: SandboxRecord, *, state: State | None = None, is_copy: bool = False) -> Live:
+        """Have a sandbox that does not run started, and note that it runs: with an error, nothing has changed.
+
+        Args:
+            record: as it is to be, but for what comes of the start.
+            state: what it starts from; None: its template.
+            is_copy: the state is not the sandbox's own, the last one.
+        """
+        internal = {name: value for name, value in record.internal.items() if name != KEPT}
+        incarnation = internal["incarnation"] = record.internal.get("incarnation", 0) + 1
         sandbox = record.sandbox
-        placement = Placement(
-            sandbox.id, template, sandbox.isolation, sandbox.limits, sandbox.internet, dict(record.env)
-        )
+        provided = await self._engine.provide(
+            Placement(
+                sandbox.id, template_of(record), sandbox.isolation, sandbox.limits, sandbox.internet, record.env,
+                incarnation, state, is_copy,
+            )
+        )  # fmt: skip
+        running = states.transition(sandbox, SandboxState.RUNNING)
+        running = running.model_copy(update={"origin": provided.origin, "rest": None})
+        live = self._live[sandbox.id] = Live(replace(record, sandbox=running, internal=internal), dict(provided.warm))
         try:
-            provided = await self._engine.provide(placement)
-        except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await self._never_ran(record, error)
-            raise
-        sandbox = states.transition(sandbox, SandboxState.RUNNING).model_copy(update={"origin": provided.origin})
-        live = Live(replace(record, sandbox=sandbox), dict(provided.warm))
-        self._live[sandbox.id] = live
-        try:
-            await self._store.update_sandbox(live.record)
-            await self._events.record(record.tenant_id, sandbox.id, "sandbox.running", {"origin": provided.origin})
+            await self.move(live.record, {"origin": provided.origin})
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._end(live, EndCode.KILLED, "the request that created it was abandoned")
+                self._leave(live)
+                await self._engine.destroy(sandbox.id)
             raise
-        self._set_alarms(live)
-        return live.sandbox
+        self.set_alarms(live)
+        return live
+
+    async def move(self, record: SandboxRecord, data: Mapping[str, Any]) -> None:
+        """Write down that a sandbox is in another state, and tell it as an event."""
+        await self._store.update_sandbox(record)
+        await self.tell(record, f"sandbox.{record.sandbox.state}", data)
+
+    async def tell(self, record: SandboxRecord, type: str, data: Mapping[str, Any]) -> None:
+        """Record an event of a sandbox."""
+        await self._events.record(record.tenant_id, record.sandbox.id, type, data)
+
+    async def rest(self, live: Live, to: SandboxState, rest: Rest | None, state: State | None) -> Sandbox:
+        """A running sandbox rests from now on, and nothing of it runs: what is kept of it is its state.
+
+        Raises:
+            SandboxNotRunning: it has ended meanwhile. With any error nothing has changed, and the state is of no use.
+        """
+        sandbox = states.transition(live.sandbox, to).model_copy(update={"rest": rest, "expires_at": None})
+        kept = {} if state is None else {KEPT: asdict(state)}
+        record = replace(live.record, sandbox=sandbox, internal={**live.record.internal, **kept})
+        with anyio.CancelScope(shield=True):
+            await self.change(live, record, {} if rest is None else {"grade": rest.grade, "memory": rest.memory})
+            self._leave(live)
+            await self._engine.destroy(live.id)
+        return sandbox
+
+    async def change(self, live: Live, record: SandboxRecord, data: Mapping[str, Any]) -> None:
+        """A sandbox in memory is in another state from now on. Raises SandboxNotRunning: it has ended meanwhile."""
+        if self._live.get(live.id) is not live:
+            raise not_running(live.sandbox)
+        before, live.record = live.record, record
+        try:
+            await self.move(record, data)
+        except BaseException:
+            live.record = before
+            raise
+        if self._live.get(live.id) is not live:  # its end, which came in between, is what is written down last
+            raise not_running(live.sandbox)
+        if live.is_frozen:
+            self._quiet(live)
 
     async def _never_ran(self, record: SandboxRecord, error: BaseException) -> None:
         message = error.message if isinstance(error, Error) else "the request that created it was abandoned"
@@ -172,16 +228,33 @@ class Sandboxes:
         """Raises SandboxNotFound."""
         return (await self.record(tenant_id, sandbox_id)).sandbox
 
-    def running(self, sandbox_id: str) -> SandboxRecord:
-        """A running sandbox of any tenant, for façades whose callers show a token of the sandbox instead of a key.
+    async def usable(self, sandbox_id: str) -> SandboxRecord:
+        """A sandbox of any tenant that can be used as it is, for façades whose callers show a token of the sandbox
+        instead of a key.
 
         Raises:
-            SandboxNotRunning: there is none with that id, or it has ended.
+            SandboxNotRunning: there is none with that id, or it has ended, or it rests and a request does not wake it.
         """
         live = self._live.get(sandbox_id)
-        if live is None:
+        record = live.record if live is not None else await self._store.sandbox(None, sandbox_id)
+        if record is None:
             raise SandboxNotRunning(f"cannot use sandbox {sandbox_id}: it does not run", sandbox_id=sandbox_id)
-        return live.record
+        if not _wakes(record.sandbox) and record.sandbox.state is not SandboxState.RUNNING:
+            raise not_running(record.sandbox)
+        return record
+
+    async def rewrite(self, record: SandboxRecord) -> None:
+        """Change what is known of one that rests, without another state. To be called in its turn."""
+        await self._store.update_sandbox(record)
+
+    def frozen(self) -> list[Live]:
+        """Those that are paused in memory, the longest so first."""
+        found = [live for live in self._live.values() if live.is_frozen]
+        return sorted(found, key=lambda live: live.sandbox.rest.since if live.sandbox.rest else live.sandbox.created_at)
+
+    def find(self, sandbox_id: str) -> Live | None:
+        """One that runs, or is frozen."""
+        return self._live.get(sandbox_id)
 
     async def page(
         self, tenant_id: str, *, states: Sequence[SandboxState] = LIVE_STATES, template: str | None = None,
@@ -196,37 +269,56 @@ class Sandboxes:
         return SandboxPage(items=[record.sandbox for record in records], next_cursor=more)
 
     async def update(self, tenant_id: str, sandbox_id: str, change: SandboxUpdate) -> Sandbox:
-        """Change what can change while it runs. Raises SandboxNotFound, SandboxNotRunning."""
-        async with self.use(tenant_id, sandbox_id) as (live, _):
+        """Change what can change while it runs or rests. Raises SandboxNotFound, SandboxNotRunning."""
+        async with self.turns.take(sandbox_id):
+            record = await self.record(tenant_id, sandbox_id)
+            sandbox, live = record.sandbox, self._live.get(sandbox_id)
+            if sandbox.state is not SandboxState.RUNNING and sandbox.state not in _RESTING:
+                raise not_running(sandbox)
             given = change.model_fields_set
-            update: dict[str, Any] = {}
-            if "timeout_s" in given:
-                update["expires_at"] = _expiry(change.timeout_s)
-            if "idle_timeout_s" in given:
-                update["idle_timeout_s"] = change.idle_timeout_s
+            update: dict[str, Any] = {
+                name: getattr(change, name) for name in ("timeout_s", "idle_timeout_s") if name in given
+            }
+            if "timeout_s" in given and sandbox.state is SandboxState.RUNNING:
+                update["expires_at"] = expiry(change.timeout_s)
             if change.metadata is not None:
                 update["metadata"] = dict(change.metadata)
-            if change.internet is not None and change.internet != live.sandbox.internet:
-                await self._engine.set_internet(sandbox_id, change.internet)
+            if change.internet is not None and change.internet != sandbox.internet:
+                if live is not None:
+                    await self._engine.set_internet(sandbox_id, change.internet)
                 update["internet"] = change.internet
+            if live is None:
+                record = replace(record, sandbox=sandbox.model_copy(update=update))
+                await self._store.update_sandbox(record)
+                return record.sandbox
             await self.save(live, sandbox=live.sandbox.model_copy(update=update))
-            self._set_alarms(live)
+            if not live.is_frozen:
+                self.set_alarms(live)
             return live.sandbox
 
     async def save(self, live: Live, **changes: Any) -> None:
         """Change the record of a live sandbox, here and in the store."""
         live.record = replace(live.record, **changes)
-        await self._store.update_sandbox(live.record)
+        if self._live.get(live.id) is live:
+            await self._store.update_sandbox(live.record)
 
     async def stats(self, tenant_id: str, sandbox_id: str) -> SandboxStats:
         """Raises SandboxNotFound, SandboxNotRunning."""
-        async with self.use(tenant_id, sandbox_id):
-            return await self._engine.stats(sandbox_id)
+        await self._present(tenant_id, sandbox_id)
+        return await self._engine.stats(sandbox_id)
 
     async def history(self, tenant_id: str, sandbox_id: str) -> list[UsageSample]:
         """Samples of what it has used, the oldest first. Raises SandboxNotFound, SandboxNotRunning."""
-        async with self.use(tenant_id, sandbox_id):
-            return self._engine.history(sandbox_id)
+        await self._present(tenant_id, sandbox_id)
+        return self._engine.history(sandbox_id)
+
+    async def _present(self, tenant_id: str, sandbox_id: str) -> Live:
+        """One that is in memory, running or frozen. Raises SandboxNotFound, SandboxNotRunning."""
+        record = await self.record(tenant_id, sandbox_id)
+        live = self._live.get(sandbox_id)
+        if live is None:
+            raise not_running(record.sandbox)
+        return live
 
     async def out_of_memory(self, live: Live) -> bool:
         """Whether the kernel has killed something in it for lack of memory since this was asked last."""
@@ -247,9 +339,8 @@ class Sandboxes:
             SandboxNotRunning, SandboxLost: when it ends on the way, with the reason.
         """
         live = self._live.get(sandbox_id)
-        if live is None or live.record.tenant_id != tenant_id:
-            record = await self.record(tenant_id, sandbox_id)
-            raise _not_running(record.sandbox)
+        if live is None or live.record.tenant_id != tenant_id or live.is_frozen:
+            live = await self._awake(tenant_id, sandbox_id)
         live.users += 1
         try:
             yield live, self._engine.agent(sandbox_id)
@@ -257,48 +348,83 @@ class Sandboxes:
             with anyio.move_on_after(_DEATH_NEWS_S):
                 await live.ended.wait()
             if live.ended.is_set():
-                raise _not_running(live.sandbox) from error
+                raise not_running(live.sandbox) from error
             raise
         finally:
             live.users -= 1
             if live.users == 0:
                 self._set_idle_alarm(live)
 
+    async def _awake(self, tenant_id: str, sandbox_id: str) -> Live:
+        """One that did not run a moment ago."""
+        record = await self.record(tenant_id, sandbox_id)
+        if _wakes(record.sandbox):
+            await self.wake(tenant_id, sandbox_id)
+            record = await self.record(tenant_id, sandbox_id)
+        live = self._live.get(sandbox_id)
+        if live is None or live.is_frozen:
+            raise not_running(record.sandbox)
+        return live
+
     # --- the end ----------------------------------------------------------------------------------------------------
 
     async def destroy(self, tenant_id: str, sandbox_id: str) -> None:
-        """End it now; no-op when it has ended. Raises SandboxNotFound."""
+        """End it now, whatever is done with it; no-op when it has ended. Raises SandboxNotFound."""
         if under_way := self._creating.get(sandbox_id):
             await under_way.wait()
         await self.record(tenant_id, sandbox_id)
-        if live := self._live.get(sandbox_id):
-            await self._end(live, EndCode.KILLED, "killed through the API")
+        with anyio.CancelScope(shield=True):
+            await self._finish(sandbox_id, EndCode.KILLED, "killed through the API")
 
     async def stop(self, *, keep: bool) -> None:
-        """The server stops. `keep`: leave them running for the next one."""
+        """The server stops. `keep`: leave them running for the next one. What is paused stays so."""
         if keep:
             return
+        for live in self.frozen():
+            with suppress(Error):
+                await self.lay_down(live)
         for sandbox_id in list(self._live):  # first, so that none of them competes with what follows
             await self._engine.destroy(sandbox_id)
         for live in list(self._live.values()):
             await self._end(live, EndCode.SERVER_STOPPED, "the server was stopped")
 
-    async def _end(self, live: Live, code: EndCode, message: str, *, at: datetime | None = None) -> None:
-        if self._live.pop(live.id, None) is None:
-            return
-        self._timeouts.set(live.id, None)
-        self._idle.set(live.id, None)
+    async def _finish(self, sandbox_id: str, code: EndCode, message: str) -> None:
+        """End one that runs or rests, and whatever is under way with it."""
+        if sandbox_id in self._live:
+            await self._engine.destroy(sandbox_id)  # so that what is under way has nothing more to wait for
+        async with self.turns.kill(sandbox_id):
+            if live := self._live.get(sandbox_id):
+                await self._end(live, code, message)
+                return
+            record = await self._store.sandbox(None, sandbox_id)
+            if record is not None and record.sandbox.state in _RESTING:
+                ended = replace(record, sandbox=states.ended(record.sandbox, code, message))
+                await self.move(ended, {"code": code.value, "reason": message})
+                if state := kept_of(record):
+                    await self._engine.remove_state(state.id)
+
+    async def _end(self, live: Live, code: EndCode, message: str) -> None:
         with anyio.CancelScope(shield=True):
             sandbox = states.ended(live.sandbox, code, message)
             live.record = replace(live.record, sandbox=sandbox)
-            live.ended.set()
-            for tell in self.on_end:
-                tell(live.id)
-            await self._engine.destroy(live.id)
-            await self._store.update_sandbox(live.record)
-            await self._events.record(
-                live.record.tenant_id, live.id, f"sandbox.{sandbox.state}", {"code": code.value, "reason": message}
-            )
+            if self._leave(live):
+                await self._engine.destroy(live.id)
+                await self.move(live.record, {"code": code.value, "reason": message})
+
+    def _leave(self, live: Live) -> bool:
+        """It is not in memory any more; false when it was not already."""
+        if self._live.get(live.id) is not live:
+            return False
+        del self._live[live.id]
+        self._quiet(live)
+        live.ended.set()
+        for tell in self.on_end:
+            tell(live.id)
+        return True
+
+    def _quiet(self, live: Live) -> None:
+        self._timeouts.set(live.id, None)
+        self._idle.set(live.id, None)
 
     async def _watch_deaths(self) -> None:
         async for death in self._engine.deaths():
@@ -317,19 +443,29 @@ class Sandboxes:
             logger.exception("cannot record the end of sandbox %s", death.sandbox_id)
 
     async def _timed_out(self, sandbox_id: str) -> None:
-        await self._ring(sandbox_id, EndCode.TIMEOUT, "its time was over; set `timeout_s` to give it more")
+        self._group.start_soon(
+            self._ring, sandbox_id, EndCode.TIMEOUT, "its time was over; set `timeout_s` to give it more"
+        )
 
     async def _idled_out(self, sandbox_id: str) -> None:
         live = self._live.get(sandbox_id)
         if live is not None and live.users == 0:
-            await self._ring(sandbox_id, EndCode.IDLE_TIMEOUT, f"nobody used it for {live.sandbox.idle_timeout_s:g} s")
+            message = f"nobody used it for {live.sandbox.idle_timeout_s:g} s"
+            self._group.start_soon(self._ring, sandbox_id, EndCode.IDLE_TIMEOUT, message)
 
     async def _ring(self, sandbox_id: str, code: EndCode, message: str) -> None:
-        if live := self._live.get(sandbox_id):
-            try:
-                await self._end(live, code, message)
-            except Exception:
-                logger.exception("cannot end sandbox %s in time", sandbox_id)
+        live = self._live.get(sandbox_id)
+        if live is None:
+            return
+        try:
+            if live.sandbox.on_timeout is OnTimeout.PAUSE:
+                await self.lay_down(live)
+            else:
+                await self._finish(sandbox_id, code, message)
+        except Error as error:
+            logger.warning("cannot end sandbox %s in time: %s", sandbox_id, error)
+        except Exception:
+            logger.exception("cannot end sandbox %s in time", sandbox_id)
 
     # --- the rest ---------------------------------------------------------------------------------------------------
 
@@ -337,20 +473,22 @@ class Sandboxes:
         """Those that run, for counting."""
         return list(self._live.values())
 
-    async def _adopt(self) -> None:
+    async def _adopt(self, kept: Collection[str]) -> None:
         records, cursor = await self._store.sandboxes(None, states=LIVE_STATES, limit=1000)
         while cursor is not None:
             more, cursor = await self._store.sandboxes(None, states=LIVE_STATES, limit=1000, cursor=cursor)
             records += more
-        wanted = {record.sandbox.id: record for record in records if record.sandbox.state is SandboxState.RUNNING}
-        found = {provided.sandbox_id: provided for provided in await self._engine.adopt(list(wanted))}
+        wanted = {record.sandbox.id: _wanted(record) for record in records if _is_in_memory(record.sandbox)}
+        resting = {state.id for record in records if (state := kept_of(record))}
+        found = {provided.sandbox_id: provided for provided in await self._engine.adopt(wanted, {*kept, *resting})}
         for record in records:
             provided = found.get(record.sandbox.id)
             if provided is not None:
                 live = self._live[record.sandbox.id] = Live(record, dict(provided.warm))
-                self._set_alarms(live)
+                if not live.is_frozen:
+                    self.set_alarms(live)
                 await self._events.record(record.tenant_id, live.id, "sandbox.adopted")
-            else:
+            elif _is_in_memory(record.sandbox) or record.sandbox.state is SandboxState.CREATING:
                 await self._lost(record)
 
     async def _lost(self, record: SandboxRecord) -> None:
@@ -374,7 +512,7 @@ class Sandboxes:
             )
         return record
 
-    def _set_alarms(self, live: Live) -> None:
+    def set_alarms(self, live: Live) -> None:
         expires = live.sandbox.expires_at
         due = None if expires is None else anyio.current_time() + (expires - datetime.now(UTC)).total_seconds()
         self._timeouts.set(live.id, due)
@@ -388,7 +526,7 @@ class Sandboxes:
 
 def _new_record(tenant_id: str, spec: SandboxSpec, template: Template) -> SandboxRecord:
     sandbox = Sandbox(
-        id="sb" + secrets.token_hex(10),
+        id=new_sandbox_id(),
         template=template.name,
         isolation=spec.isolation,
         state=SandboxState.CREATING,
@@ -401,18 +539,70 @@ def _new_record(tenant_id: str, spec: SandboxSpec, template: Template) -> Sandbo
         internet=spec.internet,
         metadata=dict(spec.metadata),
         created_at=datetime.now(UTC),
-        expires_at=_expiry(spec.timeout_s),
+        expires_at=expiry(spec.timeout_s),
+        timeout_s=spec.timeout_s,
         idle_timeout_s=spec.idle_timeout_s,
+        on_timeout=spec.on_timeout,
+        keep_memory=spec.keep_memory,
+        auto_resume=spec.auto_resume,
+        command=spec.command,
+        restart=spec.restart,
     )
     return SandboxRecord(sandbox, tenant_id, {**template.env, **spec.env})
 
 
-def _expiry(timeout_s: float | None) -> datetime | None:
+def new_sandbox_id() -> str:
+    return "sb" + secrets.token_hex(10)
+
+
+def expiry(timeout_s: float | None) -> datetime | None:
     return None if timeout_s is None else datetime.now(UTC) + timedelta(seconds=timeout_s)
 
 
-def _not_running(sandbox: Sandbox) -> Error:
+KEPT, TEMPLATE = "kept", "template"
+"""Of `SandboxRecord.internal`: the state of one that rests, and the template as it was when the sandbox was made."""
+
+
+def known(template: Template) -> dict[str, Any]:
+    """What a record keeps of a template."""
+    return {TEMPLATE: template.model_dump(mode="json")}
+
+
+def template_of(record: SandboxRecord) -> Template:
+    return Template.model_validate(record.internal[TEMPLATE])
+
+
+def kept_of(record: SandboxRecord) -> State | None:
+    """What is kept of a sandbox that rests; None: nothing, or in memory only."""
+    kept = record.internal.get(KEPT)
+    return None if kept is None else State(**kept)
+
+
+def _wanted(record: SandboxRecord) -> Wanted:
+    return Wanted(record.internal.get("incarnation", 0), record.sandbox.state is SandboxState.PAUSED)
+
+
+def _is_in_memory(sandbox: Sandbox) -> bool:
+    frozen = sandbox.rest is not None and sandbox.rest.grade is PauseGrade.FROZEN
+    return sandbox.state is SandboxState.RUNNING or (sandbox.state is SandboxState.PAUSED and frozen)
+
+
+def _wakes(sandbox: Sandbox) -> bool:
+    return sandbox.state is SandboxState.PAUSED and sandbox.auto_resume
+
+
+async def _cannot_wake(*_: Any) -> None:
+    """While nothing is there that could."""
+
+
+async def _stays_dead(*_: Any) -> bool:
+    return False
+
+
+def not_running(sandbox: Sandbox) -> Error:
     if sandbox.state is SandboxState.RUNNING:
         return InternalError(f"sandbox {sandbox.id} should run but is not known to")
     why = f": {sandbox.end.message}" if sandbox.end else ""
+    if sandbox.state in _RESTING:
+        why = "; resume it first" if sandbox.state is SandboxState.PAUSED else "; start it first"
     return SandboxNotRunning(f"cannot use sandbox {sandbox.id}: it is {sandbox.state}{why}", **states.about(sandbox))

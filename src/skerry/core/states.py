@@ -12,7 +12,7 @@ TRANSITIONS: dict[SandboxState, frozenset[SandboxState]] = {
     S.CREATING: frozenset({S.RUNNING, S.FAILED, S.DESTROYED}),
     S.RUNNING: frozenset({S.PAUSED, S.STOPPED, S.FAILED, S.DESTROYED}),
     S.PAUSED: frozenset({S.RUNNING, S.STOPPED, S.FAILED, S.DESTROYED}),
-    S.STOPPED: frozenset({S.RUNNING, S.FAILED, S.DESTROYED}),
+    S.STOPPED: frozenset({S.RUNNING, S.PAUSED, S.FAILED, S.DESTROYED}),
     S.FAILED: frozenset(),
     S.DESTROYED: frozenset(),
 }

@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from skerry.drivers import launch, slack
 from skerry.drivers.bundle import oci_config
-from skerry.errors import IsolationUnavailable, SandboxStartFailed
+from skerry.errors import CannotSnapshot, IsolationUnavailable, SandboxLost, SandboxStartFailed
 from skerry.models import Isolation, Limits
 from skerry.ports import Boot
 
@@ -123,15 +123,29 @@ class Gvisor:
             self._forget(boot.sandbox_id)
             raise
 
+    async def pause(self, sandbox_id: str) -> None:
+        """See `ports.Driver.pause`."""
+        await self._told(sandbox_id, "pause")
+
+    async def resume(self, sandbox_id: str) -> None:
+        """See `ports.Driver.resume`."""
+        await self._told(sandbox_id, "resume")
+
+    async def _told(self, sandbox_id: str, command: str) -> None:
+        status = await launch.run(self._command(sandbox_id, command))
+        if status != 0:
+            raise SandboxLost(f"cannot {command} a sandbox: runsc ended with status {status}")
+
     async def checkpoint(self, sandbox_id: str, directory: Path, *, keep_running: bool) -> None:
-        """See `ports.Driver.checkpoint`. Raises SandboxStartFailed with the end of runsc's log."""
+        """See `ports.Driver.checkpoint`. Details of the error hold the end of runsc's log."""
         await anyio.Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
         options = ["--compression=none", f"--image-path={directory}"]
         if keep_running:
             options.append("--leave-running")
         status = await launch.run(self._command(sandbox_id, "checkpoint", *options))
         if status != 0:
-            raise self._failure(sandbox_id, f"checkpoint sandbox {sandbox_id}", status)
+            log = self._log(sandbox_id)
+            raise CannotSnapshot(f"cannot write the sandbox's memory: {obstacle(log)}", log=log[-_LOG_TAIL:])
 
     async def destroy(self, sandbox_id: str) -> None:
         """See `ports.Driver.destroy`. Needs no runsc process: the sentry's death takes gofer and stubs with it, and
@@ -180,17 +194,30 @@ class Gvisor:
         shutil.rmtree(self._bundles / sandbox_id, ignore_errors=True)
 
     def _failure(self, sandbox_id: str, what: str, status: int) -> SandboxStartFailed:
-        try:
-            log = (self._bundles / sandbox_id / "runsc.log").read_text(errors="replace")[-_LOG_TAIL:]
-        except FileNotFoundError:
-            log = ""
+        log = self._log(sandbox_id)[-_LOG_TAIL:]
         return SandboxStartFailed(f"cannot {what}: runsc ended with status {status}", log=log)
+
+    def _log(self, sandbox_id: str) -> str:
+        """The end of it, with room for what a failed checkpoint says."""
+        try:
+            return (self._bundles / sandbox_id / "runsc.log").read_text(errors="replace")[-16 * _LOG_TAIL :]
+        except FileNotFoundError:
+            return ""
 
 
 def parse_version(text: str) -> tuple[str, int] | None:
     """The version in the output of `runsc --version`, whole and as its date (20240729); None when there is none."""
     found = re.search(r"runsc version (\S*?(\d{8})\S*)", text)
     return (found[1], int(found[2])) if found else None
+
+
+def obstacle(log: str) -> str:
+    """What is in the way of a checkpoint, as runsc's log tells it: releases before 2025 cannot save files that are
+    deleted and still open, mapped, or somebody's working directory."""
+    found = re.findall(r'gofer\.dentry\(\\?"([^"\\]+)\\?"\)\.beforeSave: deleted', log)
+    if not found:
+        return "the engine failed; details hold what it said"
+    return f"a process still uses /{found[-1]}, which was deleted; end that process, or keep the files only"
 
 
 def _processor() -> list[str]:

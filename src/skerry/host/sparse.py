@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -17,16 +18,23 @@ def copy_blocks(read: int, write: int) -> None:
     """Copy all of one open file to another that is empty. Raises OSError."""
     size = os.fstat(read).st_size
     os.truncate(write, size)
+    for start, end in data_ranges(read):
+        _copy_range(read, write, start, end - start)
+
+
+def data_ranges(descriptor: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each written range of an open file."""
+    size = os.fstat(descriptor).st_size
     position = 0
     while position < size:
         try:
-            start = os.lseek(read, position, os.SEEK_DATA)
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:
                 break  # only a hole is left
             raise
-        position = os.lseek(read, start, os.SEEK_HOLE)
-        _copy_range(read, write, start, position - start)
+        position = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, position
 
 
 def _copy_range(read: int, write: int, offset: int, count: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +56,18 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
-class WarmImage:
-    """A template's checkpoint: memory of a started sandbox with warm interpreters, and the disk that belongs to it."""
+class Source:
+    """What a sandbox starts from other than its image alone: a disk, and mostly the memory that belongs to it."""
 
-    checkpoint: Path
     disk: Path
-    interpreters: dict[str, int]
-    """Language → pid inside."""
+    checkpoint: Path | None
+    """None: it boots."""
+    interpreters: Mapping[str, int]
+    """Language → pid inside, of those that came with it."""
+    runtime_directory: Path | None = None
+    """Whose programs its memory holds; None: this server's."""
+    is_copy: bool = True
+    """Others may start from it, so nothing random may repeat; False: it is the same sandbox that goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +77,19 @@ class Order:
     template: Template
     isolation: Isolation
     limits: Limits
-    warm: WarmImage | None = None
+    source: Source | None = None
     sandbox_id: str | None = None
     origin: str = "cold"
+    incarnation: int = 0
 
     @property
     def hostname(self) -> str:
         return self.sandbox_id or "sandbox"
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The memory that it goes on from; None: it boots."""
+        return self.source.checkpoint if self.source is not None else None
 
 
 class Builder:
@@ -97,10 +108,12 @@ class Builder:
             SandboxStartFailed, HostFull, IsolationUnavailable: nothing is left behind.
         """
         driver = self._host.driver(order.isolation)
+        runtime = (order.source and order.source.runtime_directory) or self._host.runtime_directory
         unit = Unit(
             Record(
                 new_name(), order.isolation, order.template.key, order.template.image, order.limits,
-                sandbox_id=order.sandbox_id, origin=order.origin,
+                sandbox_id=order.sandbox_id, origin=order.origin, incarnation=order.incarnation,
+                runtime=runtime.name,
             )
         )  # fmt: skip
         self._host.records.write(unit.record)
@@ -129,9 +142,9 @@ class Builder:
                 unit.name,
                 layers=host.images.trees(order.template.image),
                 size_mib=order.limits.disk_mib,
-                source=order.warm.disk if order.warm else None,
+                source=order.source.disk if order.source else None,
             )
-            if order.warm is None:
+            if order.checkpoint is None:
                 await anyio.to_thread.run_sync(
                     lambda: prepare.write_identity(
                         unit.rootfs or Path(), hostname="sandbox", resolv_conf=host.network.resolv_conf
@@ -155,19 +168,20 @@ class Builder:
             network_namespace=unit.slot.namespace,
             cgroup=unit.name,
             link_directory=self._host.records.link_directory(unit.name),
-            runtime_directory=self._host.runtime_directory,
+            runtime_directory=self._host.runtime_directory.parent / unit.record.runtime,
             limits=order.limits,
             hostname=order.hostname,
         )
-        if order.warm is None:
+        if order.checkpoint is None:
             pid = await driver.boot(boot)
         else:
-            pid = await driver.restore(boot, order.warm.checkpoint)
-            unit.record.warm = dict(order.warm.interpreters)
+            assert order.source is not None
+            pid = await driver.restore(boot, order.checkpoint)
+            unit.record.warm = dict(order.source.interpreters)
         unit.record.pid, unit.record.started = pid, start_time(pid)
         self._host.records.write(unit.record)
         await self._greet(unit, pid)
-        if order.warm is not None:
+        if order.checkpoint is not None:
             await unit.require_link().reseed(hostname=order.hostname)
 
     async def _greet(self, unit: Unit, pid: int) -> None:

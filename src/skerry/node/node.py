@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,22 +22,24 @@ from typing import Self
 import anyio
 import anyio.abc
 
-from skerry.errors import Error, SandboxLost, SandboxStartFailed, ServerStopping
+from skerry.errors import Error, HostFull, SandboxLost, SandboxStartFailed, ServerStopping, SnapshotIncompatible
 from skerry.models import End, EndCode, Isolation, Limits, SandboxStats, Template, UsageSample
 from skerry.node import interpreters, reaper, startup
-from skerry.node.builder import Builder, Host, Order
+from skerry.node.builder import Builder, Host, Order, Source
 from skerry.node.gate import BootGate
+from skerry.node.hold import Held, engine_of, hold
 from skerry.node.load import BUSY_SHARE, Load
 from skerry.node.machine import Usage
 from skerry.node.pool import Pool, PoolSettings
 from skerry.node.recovery import Recovery
 from skerry.node.refill import Refill
-from skerry.node.room import check_room
+from skerry.node.room import available_mib, check_room
+from skerry.node.states import States
 from skerry.node.supervisor import Supervisor
 from skerry.node.unit import Unit
 from skerry.node.warm import WarmImages
 from skerry.node.workbench import Bench, workbench
-from skerry.ports import Agent, Death, Placement, Provided
+from skerry.ports import Agent, Death, Placement, Provided, State, Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +53,16 @@ class Node:
 
     Args:
         host: the machine's parts.
+        states: what is kept of sandboxes.
         pools: size of the pools.
         warm_directory: where warm images are kept; None: boot every sandbox from its image.
     """
 
-    def __init__(self, host: Host, *, pools: PoolSettings | None = None, warm_directory: Path | None = None) -> None:
+    def __init__(
+        self, host: Host, states: States, *, pools: PoolSettings | None = None, warm_directory: Path | None = None
+    ) -> None:
         self._host = host
+        self._states = states
         self._pool_settings = pools or PoolSettings()
         self._builder = Builder(host)
         self._gate = BootGate(_CORES, _CORES)
@@ -143,6 +149,8 @@ class Node:
         if self._stopping:
             raise ServerStopping("cannot provide a sandbox: the server is stopping")
         self._host.driver(placement.isolation)
+        if placement.state is not None:
+            return _provided(await self._start_from(placement, placement.state))
         pool = self._pool(placement.template, placement.isolation)
         unit = await self._claim(pool, placement)
         if unit is None:
@@ -155,10 +163,12 @@ class Node:
         assert unit is not None
         return _provided(unit)
 
-    async def adopt(self, sandbox_ids: Sequence[str]) -> Sequence[Provided]:
+    async def adopt(self, wanted: Mapping[str, Wanted], states: Collection[str]) -> Sequence[Provided]:
         """See `ports.Engine.adopt`."""
         known = {unit.name for unit in self._all_units()}
-        units = await self._recovery.recover(frozenset(sandbox_ids), known, self._supervisor.agent_lost)
+        units = await self._recovery.recover(wanted, known, self._supervisor.agent_lost)
+        for state_id in await self._states.collect(states):
+            self._host.images.let_go(state_id)
         for unit in units:
             assert unit.sandbox_id is not None
             unit.idle = True  # perhaps: its next caller sees to it
@@ -171,6 +181,65 @@ class Node:
         unit = self._unit(sandbox_id)
         self._set_idle(unit, False)
         return unit.require_link()
+
+    # --- what stands still ------------------------------------------------------------------------------------------
+
+    async def freeze(self, sandbox_id: str) -> None:
+        """See `ports.Engine.freeze`."""
+        unit = self._unit(sandbox_id)
+        unit.require_link().suspend()
+        self._host.cgroups.freeze(unit.name)
+
+    async def thaw(self, sandbox_id: str) -> None:
+        """See `ports.Engine.thaw`."""
+        unit = self._unit(sandbox_id)
+        self._host.cgroups.thaw(unit.name)
+        unit.require_link().resume()
+
+    @asynccontextmanager
+    async def hold(self, sandbox_id: str) -> AsyncIterator[Held]:
+        """See `ports.Engine.hold`."""
+        async with hold(self._host, self._states, self._unit(sandbox_id)) as held:
+            yield held
+
+    async def seal(self, state: State) -> State:
+        """See `ports.Engine.seal`."""
+        await self._settled(state.id)
+        return replace(state, seal=await self._states.seal(state.id))
+
+    async def verify(self, state: State) -> None:
+        """See `ports.Engine.verify`."""
+        await self._states.verify(state)
+
+    async def copy_state(self, state: State, copy_id: str) -> State:
+        """See `ports.Engine.copy_state`."""
+        await self._settled(state.id)
+        self._host.images.keep(copy_id, self._states.meta(state.id).image)
+        try:
+            await self._states.copy(state.id, copy_id)
+        except BaseException as error:
+            self._host.images.let_go(copy_id)
+            if isinstance(error, OSError):
+                raise HostFull(f"cannot copy what is kept of a sandbox: {error.strerror or error}") from error
+            raise
+        return replace(state, id=copy_id, seal=None)
+
+    async def remove_state(self, state_id: str) -> None:
+        """See `ports.Engine.remove_state`."""
+        await self._states.remove(state_id)
+        self._host.images.let_go(state_id)
+
+    def available_mib(self) -> int:
+        """See `ports.Engine.available_mib`."""
+        return available_mib(Path("/proc/meminfo").read_text())
+
+    async def _settled(self, state_id: str) -> None:
+        """Wait until the sandbox whose disk a state has taken over is removed: its file system is whole then."""
+        for unit in list(self._leaving):
+            if unit.kept == state_id:
+                await unit.removed.wait()
+
+    # --- the rest of ports.Engine -----------------------------------------------------------------------------------
 
     async def set_internet(self, sandbox_id: str, allowed: bool) -> None:
         """See `ports.Engine.set_internet`."""
@@ -256,6 +325,39 @@ class Node:
                 return unit
         return None
 
+    async def _start_from(self, placement: Placement, state: State) -> Unit:
+        """From a state. What it holds is verified before any of it is used."""
+        await self._settled(state.id)
+        await self._states.verify(state)
+        meta = self._states.meta(state.id)
+        checkpoint = self._states.checkpoint(state.id) if state.memory else None
+        source = Source(
+            self._states.disk(state.id), checkpoint, meta.interpreters if checkpoint else {},
+            self._host.runtime_directory.parent / meta.runtime if checkpoint else None,
+        )  # fmt: skip
+        if checkpoint is not None and meta.engine != await engine_of(self._host, placement.isolation):
+            raise SnapshotIncompatible(
+                "cannot go on with what was kept of a sandbox: its memory was written by another version of the "
+                "isolation, or on another processor; start it with keep_memory=false, from its files",
+                state=state.id,
+            )  # fmt: skip
+        check_room()
+        order = Order(
+            placement.template, placement.isolation, placement.limits, source, placement.sandbox_id, "snapshot",
+            placement.incarnation,
+        )  # fmt: skip
+        async with self._gate.enter():
+            unit = await self._builder.start(order, self._supervisor.agent_lost)
+        self._supervisor.watch(unit)
+        try:
+            if checkpoint is None:
+                await startup.launch(unit.require_link(), placement.template)
+            await self._hand_over(unit, placement, "snapshot")
+        except BaseException:
+            self._end(unit, EndCode.START_FAILED)
+            raise
+        return unit
+
     async def _hand_over(self, unit: Unit, placement: Placement, origin: str) -> None:
         """Make a running sandbox what the caller asked for."""
         if unit.record.limits != placement.limits:
@@ -272,6 +374,7 @@ class Node:
             sandbox_id=placement.sandbox_id,
             limits=placement.limits,
             origin=origin,
+            incarnation=placement.incarnation,
         )
         self._host.records.write(unit.record)
         self._units[placement.sandbox_id] = unit
@@ -302,15 +405,15 @@ class Node:
         try:
             unit = await self._builder.start(order, self._supervisor.agent_lost)
         except SandboxStartFailed as error:
-            if order.warm is None:
+            if order.source is None:
                 raise
             logger.warning("cannot restore a warm sandbox of %s: %s %s", order.template.name, error, error.details)
             if self._warm is not None:
                 await self._warm.suspect(order.template, order.isolation)
-            order = replace(order, warm=None)
+            order = replace(order, source=None)
             unit = await self._builder.start(order, self._supervisor.agent_lost)
         self._supervisor.watch(unit)
-        unit.is_restored = order.warm is not None
+        unit.is_restored = order.source is not None
         return unit
 
     async def _prepare_pool(self, pool: Pool) -> None:

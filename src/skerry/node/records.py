@@ -37,6 +37,12 @@ class Record:
     """Start time of `pid` in clock ticks since the host's boot: pids are reused, pairs of both are not."""
     warm: dict[str, int] = field(default_factory=dict)
     origin: str = "cold"
+    held: bool = False
+    """It stands still, or is about to: whoever takes it over lets it go on."""
+    runtime: str = ""
+    """Name of the runtime directory that it sees."""
+    incarnation: int = 0
+    """Which start of the sandbox it is: only one of them is the sandbox."""
 
 
 class Records:

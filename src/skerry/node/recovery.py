@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import anyio
 import anyio.to_thread
 
-from skerry.errors import Error
+from skerry.errors import Error, SandboxLost
 from skerry.node.builder import Builder, Host
 from skerry.node.records import Record, lives
 from skerry.node.unit import Unit
+from skerry.ports import Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +30,12 @@ class Recovery:
         self._builder = builder
 
     async def recover(
-        self, wanted: frozenset[str], known: set[str], on_lost: Callable[[Unit, Error], None]
+        self, wanted: Mapping[str, Wanted], known: set[str], on_lost: Callable[[Unit, Error], None]
     ) -> list[Unit]:
         """Adopt and clean.
 
         Args:
-            wanted: sandbox ids to take over if they live.
+            wanted: sandboxes to take over if they live; of several starts of one, the one wanted.
             known: names of this server's own sandboxes, to be left alone.
             on_lost: as in `Builder.start`, for the adopted.
 
@@ -43,30 +44,46 @@ class Recovery:
         """
         adopted: list[Unit] = []
 
-        async def adopt(record: Record) -> None:
-            unit = await self._adopt(record, on_lost)
+        async def adopt(record: Record, frozen: bool) -> None:
+            unit = await self._adopt(record, frozen, on_lost)
             if unit is not None:
                 adopted.append(unit)
 
         async with anyio.create_task_group() as group:
             for record in list(self._host.records.all()):
-                if record.name not in known and record.sandbox_id in wanted and lives(record):
-                    group.start_soon(adopt, record)
+                want = wanted.get(record.sandbox_id or "")
+                if record.name in known or want is None or want.incarnation != record.incarnation:
+                    continue
+                if lives(record):
+                    group.start_soon(adopt, record, want.frozen)
         await self._clean(known | {unit.name for unit in adopted})
         return adopted
 
-    async def _adopt(self, record: Record, on_lost: Callable[[Unit, Error], None]) -> Unit | None:
-        """None when its agent does not dial again: it is removed then, like all that is not adopted."""
+    async def _adopt(
+        self, record: Record, frozen: bool, on_lost: Callable[[Unit, Error], None]
+    ) -> Unit | None:  # fmt: skip
+        """None when its agent does not dial again: it is removed then, like all that is not adopted. A frozen one stays
+        so, and its agent dials when it is thawed. One that an earlier server held goes on."""
         host = self._host
         unit = Unit(record)
         try:
-            host.cgroups.thaw(record.name)
             if record.network_index is not None:
                 unit.slot = await host.network.adopt(record.network_index)
             unit.listener = host.listener(
                 host.records.link_directory(record.name), secrets.token_hex(32), lambda error: on_lost(unit, error)
             )
             await unit.listener.start()
+            if frozen:
+                host.cgroups.freeze(record.name)
+                unit.link = unit.listener.link
+                unit.link.suspend()
+                return unit
+            host.cgroups.thaw(record.name)
+            if record.held:
+                with suppress(SandboxLost):  # it was not stopped yet
+                    await host.driver(record.isolation).resume(record.name)
+                record.held = False
+                host.records.write(record)
             with anyio.fail_after(REDIAL_TIMEOUT_S):
                 unit.link = await unit.listener.connected()
         except (Error, OSError, TimeoutError) as error:

@@ -25,6 +25,8 @@ class Unit:
     ending: EndCode | None = None
     """Set once it is to end or has ended: why."""
     ending_message: str = ""
+    kept: str | None = None
+    """The state that its disk belongs to: nobody may start from it before this unit is removed."""
     is_restored: bool = False
     """From a warm image: the template's command runs already."""
     history: History = field(default_factory=History)

@@ -23,7 +23,7 @@ import anyio.to_thread
 from skerry.errors import SandboxStartFailed
 from skerry.models import Isolation, Template
 from skerry.node import interpreters, startup
-from skerry.node.builder import Builder, Host, Order, WarmImage
+from skerry.node.builder import Builder, Host, Order, Source
 from skerry.node.gate import BootGate
 from skerry.node.unit import Unit
 from skerry.ports import WARM_LANGUAGES, interpreter_command
@@ -60,11 +60,11 @@ class WarmImages:
         self._suspicions: dict[str, int] = {}
         self._runtime_digest: str | None = None
 
-    async def find(self, template: Template, isolation: Isolation) -> WarmImage | None:
+    async def find(self, template: Template, isolation: Isolation) -> Source | None:
         """The warm image for the template as it is now; None when it has not been made."""
         return await anyio.to_thread.run_sync(_use, self._directory / await self._key(template, isolation))
 
-    async def make(self, template: Template, isolation: Isolation) -> WarmImage:
+    async def make(self, template: Template, isolation: Isolation) -> Source:
         """Make it unless it exists: start a sandbox, warm its interpreters, checkpoint it.
 
         Raises:
@@ -175,7 +175,7 @@ def _meta(directory: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _use(directory: Path) -> WarmImage | None:
+def _use(directory: Path) -> Source | None:
     """The warm image in `directory`, which counts as used from now on; None when there is none."""
     meta = _meta(directory)
     if not meta:
@@ -183,4 +183,4 @@ def _use(directory: Path) -> WarmImage | None:
     with suppress(OSError):
         if time.time() - (directory / _META).stat().st_mtime > USED_EVERY_S:
             os.utime(directory / _META)
-    return WarmImage(directory / "checkpoint", directory / "disk.img", dict(meta["interpreters"]))
+    return Source(directory / "disk.img", directory / "checkpoint", dict(meta["interpreters"]))

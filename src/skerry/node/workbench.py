@@ -11,14 +11,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import anyio
-import anyio.to_thread
 
-from skerry.errors import TemplateBuildFailed
-from skerry.host.trees import Allowance, UnsafeTree, copy_layer
 from skerry.models import Isolation, Limits, Template
 from skerry.node.builder import Builder, Host, Order
 from skerry.node.gate import BootGate
-from skerry.node.prepare import IDENTITY_FILES
+from skerry.node.hold import commit
 from skerry.node.unit import Unit
 from skerry.ports import Agent
 
@@ -41,13 +38,7 @@ class Bench:
         """
         await self._unit.require_link().quiesce()
         await self._builder.kill(self._unit)
-        images, upper = self._host.images, self._host.disks.upper(self._unit.name)
-        async with images.staging() as staging:
-            try:
-                await anyio.to_thread.run_sync(copy_layer, upper, staging / "layer", Allowance(), IDENTITY_FILES)
-            except UnsafeTree as error:
-                raise TemplateBuildFailed(str(error), log=[]) from error
-            return await anyio.to_thread.run_sync(images.layers.adopt, staging / "layer")
+        return await commit(self._host, self._unit)
 
 
 @asynccontextmanager

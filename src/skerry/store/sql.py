@@ -103,9 +103,11 @@ class SqlStore:
             lambda connection: connection.execute(idempotency.delete().where(idempotency.c.sandbox_id == sandbox_id))
         )
 
-    async def sandbox(self, tenant_id: str, sandbox_id: str) -> SandboxRecord | None:
+    async def sandbox(self, tenant_id: str | None, sandbox_id: str) -> SandboxRecord | None:
         """See `ports.Store.sandbox`."""
-        query = sa.select(sandboxes).where(sandboxes.c.id == sandbox_id, sandboxes.c.tenant_id == tenant_id)
+        query = sa.select(sandboxes).where(sandboxes.c.id == sandbox_id)
+        if tenant_id is not None:
+            query = query.where(sandboxes.c.tenant_id == tenant_id)
         row = await self.write(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else _record(row)
 
@@ -124,7 +126,7 @@ class SqlStore:
         if template is not None:
             query = query.where(sandboxes.c.template == template)
         if cursor is not None:
-            last = _decode_cursor(cursor)
+            last = decode_cursor(cursor)
             query = query.where(number > last if oldest_first else number < last)
         if created_since is not None:
             query = query.where(sandboxes.c.created_at >= created_since.timestamp())
@@ -132,7 +134,7 @@ class SqlStore:
             label = sa.select(labels.c.sandbox).where(labels.c.name == name, labels.c.value == value)
             query = query.where(sandboxes.c.number.in_(label))
         rows = await self.write(lambda connection: connection.execute(query).all())
-        more = _encode_cursor(rows[limit - 1].number) if len(rows) > limit else None
+        more = encode_cursor(rows[limit - 1].number) if len(rows) > limit else None
         return [_record(row) for row in rows[:limit]], more
 
     # --- events -----------------------------------------------------------------------------------------------------
@@ -262,11 +264,11 @@ def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _encode_cursor(number: int) -> str:
+def encode_cursor(number: int) -> str:
     return base64.urlsafe_b64encode(str(number).encode()).decode()
 
 
-def _decode_cursor(cursor: str) -> int:
+def decode_cursor(cursor: str) -> int:
     try:
         return int(base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode())
     except ValueError:

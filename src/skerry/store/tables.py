@@ -55,6 +55,23 @@ events = Table(
     sqlite_autoincrement=True,
 )
 
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("tenant_id", String, nullable=False),
+    Column("name", String),
+    Column("sandbox_id", String, nullable=False),
+    Column("document", JSON, nullable=False),
+    Column("env", JSON, nullable=False),
+    Column("internal", JSON, nullable=False),
+    Column("state", JSON, nullable=False),
+    Index("snapshots_by_tenant", "tenant_id", "number"),
+    Index("snapshots_by_name", "tenant_id", "name", unique=True),
+    sqlite_autoincrement=True,
+)
+
 templates = Table(
     "templates",
     metadata,

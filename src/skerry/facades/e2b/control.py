@@ -163,7 +163,7 @@ async def _create(caller: Caller, wanted: NewSandbox, default_s: int, *, secure:
         template=wanted.templateID, timeout_s=float(timeout_s), metadata=wanted.metadata or {},
         env=wanted.envVars or {}, internet=wanted.allow_internet_access is not False,
     )  # fmt: skip
-    sandbox = await caller.core.sandboxes.create(caller.tenant_id, spec, key, internal={FACTS: asdict(facts)})
+    sandbox = await caller.core.create(caller.tenant_id, spec, key, internal={FACTS: asdict(facts)})
     return JSONResponse(_opened(caller, sandbox, facts), 201)
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from skerry.core import Core
+from skerry.core.sandboxes import template_of
 from skerry.core.tokens import Tokens
 from skerry.errors import Error, PortNotOpen, SandboxLost, SandboxNotFound, SandboxNotRunning
 from skerry.facades.e2b.errors import rest_error
@@ -60,12 +61,12 @@ class Front:
 
     async def _sandbox(self, sandbox_id: str, port: int, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            record = self.core.sandboxes.running(sandbox_id)
+            record = await self.core.sandboxes.usable(sandbox_id)
         except SandboxNotRunning:
             await _unavailable(scope, sandbox_id, _NOT_FOUND)(scope, receive, send)
             return
         call = SandboxCall(
-            self.core, self.tokens, record.tenant_id, sandbox_id, facts_of(record), record.internal.get("user", "user")
+            self.core, self.tokens, record.tenant_id, sandbox_id, facts_of(record), template_of(record).user
         )
         scope["skerry.sandbox"] = call
         token = HTTPConnection(scope).headers.get("e2b-traffic-access-token", "")

@@ -34,7 +34,7 @@ async def create(
 ) -> Sandbox:
     """A running sandbox."""
     began = time.perf_counter()
-    sandbox = await caller.core.sandboxes.create(caller.tenant_id, spec, idempotency_key)
+    sandbox = await caller.core.create(caller.tenant_id, spec, idempotency_key)
     request.app.state.metrics.create.labels(sandbox.origin).observe(time.perf_counter() - began)
     return sandbox
 

@@ -1,0 +1,364 @@
+"""Pause and resume, stop and start: sandboxes that rest, and go on.
+
+Every change is whole or has not happened. What is kept is written first, then the store says so, then what ran is
+destroyed; the way back is the same in reverse. A server that dies in between leaves either the old or the new state,
+because the next one makes the machine follow the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from skerry.core import states
+from skerry.core.sandboxes import KEPT, Live, Sandboxes, expiry, kept_of, not_running
+from skerry.errors import CannotSnapshot, Error, HostFull
+from skerry.models import (
+    PauseGrade,
+    PauseSpec,
+    Rest,
+    ResumeSpec,
+    Sandbox,
+    SandboxState,
+    StopSpec,
+)
+from skerry.ports import Agent, Engine, Held, SandboxRecord, State
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 2.0
+"""Between two looks at what is frozen."""
+_AGAIN_S = 300.0
+"""After a frozen sandbox could not be written to the disk: until it is tried again."""
+_TERM_POLL_S = 0.05
+_MIB = 1024 * 1024
+_SIGTERM = 15
+
+
+def new_state_id() -> str:
+    return "st" + secrets.token_hex(10)
+
+
+class Lifecycle:
+    """What the sandboxes of all tenants go through between their creation and their end.
+
+    Args:
+        frozen_s: how long a paused sandbox waits in memory before it is written to the disk.
+        reserve_mib: memory that shall be available on the machine; with less, paused sandboxes go to the disk at once.
+    """
+
+    def __init__(self, engine: Engine, sandboxes: Sandboxes, *, frozen_s: float, reserve_mib: int) -> None:
+        self._engine, self._sandboxes = engine, sandboxes
+        self._frozen_s, self._reserve_mib = frozen_s, reserve_mib
+        self._tried: dict[str, float] = {}
+        """Frozen sandbox → when it could not be written to the disk."""
+        sandboxes.wake, sandboxes.lay_down = self._wake, self._lay_down
+
+    async def start(self, group: anyio.abc.TaskGroup) -> None:
+        """Begin to write to the disk what is frozen for long."""
+        self._group = group
+        group.start_soon(self._settle, name="paused sandboxes")
+
+    # --- pause and resume -------------------------------------------------------------------------------------------
+
+    async def pause(self, tenant_id: str, sandbox_id: str, spec: PauseSpec) -> Sandbox:
+        """Nothing of it runs until it is resumed; no-op when it is paused so already.
+
+        Raises:
+            SandboxNotFound, SandboxNotRunning, CannotSnapshot, HostFull: it goes on as before.
+        """
+        async with self._sandboxes.turns.take(sandbox_id):
+            record = await self._sandboxes.record(tenant_id, sandbox_id)
+            live = self._sandboxes.find(sandbox_id)
+            if live is None:
+                if record.sandbox.state is SandboxState.PAUSED:
+                    return record.sandbox
+                raise not_running(record.sandbox)
+            if spec.keep_memory and not spec.to_disk:
+                return live.sandbox if live.is_frozen else await self._freeze(live)
+            return await self._to_disk(live, memory=spec.keep_memory)
+
+    async def resume(self, tenant_id: str, sandbox_id: str, spec: ResumeSpec) -> Sandbox:
+        """It goes on where it was; no-op when it runs.
+
+        Raises:
+            SandboxNotFound, SandboxNotRunning, HostFull, SandboxStartFailed, SnapshotDamaged, SnapshotIncompatible: it
+                stays paused.
+        """
+        async with self._sandboxes.turns.take(sandbox_id):
+            record = await self._sandboxes.record(tenant_id, sandbox_id)
+            if record.sandbox.state is SandboxState.RUNNING:
+                return record.sandbox
+            if record.sandbox.state is not SandboxState.PAUSED:
+                raise not_running(record.sandbox)
+            timeout_s = spec.timeout_s if "timeout_s" in spec.model_fields_set else record.sandbox.timeout_s
+            if live := self._sandboxes.find(sandbox_id):
+                if spec.keep_memory:
+                    return await self._thaw(live, timeout_s)
+                await self._to_disk(live, memory=False)
+                record = await self._sandboxes.record(tenant_id, sandbox_id)
+            return (await self._from_disk(record, timeout_s, memory=spec.keep_memory)).sandbox
+
+    async def _freeze(self, live: Live) -> Sandbox:
+        rest = Rest(grade=PauseGrade.FROZEN, memory=True, size_mib=0, since=datetime.now(UTC))
+        sandbox = states.transition(live.sandbox, SandboxState.PAUSED)
+        sandbox = sandbox.model_copy(update={"rest": rest, "expires_at": None})
+        with anyio.CancelScope(shield=True):
+            await self._engine.freeze(live.id)
+            try:
+                await self._sandboxes.change(live, replace(live.record, sandbox=sandbox), _told(rest))
+            except BaseException:
+                with suppress(Error):
+                    await self._engine.thaw(live.id)
+                raise
+        return sandbox
+
+    async def _thaw(self, live: Live, timeout_s: float | None) -> Sandbox:
+        sandbox = states.transition(live.sandbox, SandboxState.RUNNING)
+        sandbox = sandbox.model_copy(
+            update={"rest": None, "expires_at": expiry(timeout_s), "timeout_s": timeout_s}
+        )  # fmt: skip
+        with anyio.CancelScope(shield=True):
+            await self._engine.thaw(live.id)
+            try:
+                await self._sandboxes.change(live, replace(live.record, sandbox=sandbox), {"grade": PauseGrade.FROZEN})
+            except BaseException:
+                with suppress(Error):
+                    await self._engine.freeze(live.id)
+                raise
+            self._sandboxes.set_alarms(live)
+            self._tried.pop(live.id, None)
+        return sandbox
+
+    async def _to_disk(self, live: Live, *, memory: bool) -> Sandbox:
+        async with self.held(live) as held:
+            return await self._keep(live, held, SandboxState.PAUSED, memory=memory)
+
+    async def _keep(self, live: Live, held: Held, to: SandboxState, *, memory: bool) -> Sandbox:
+        """Let a sandbox that stands still rest as its state on the disk."""
+        state = await held.save(new_state_id(), memory=memory, last=True)
+        try:
+            sandbox = await self._sandboxes.rest(live, to, _rest(state), state)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._engine.remove_state(state.id)
+            raise
+        self._tried.pop(live.id, None)
+        self._group.start_soon(self._seal, live.record.tenant_id, live.id, state)
+        return sandbox
+
+    @asynccontextmanager
+    async def held(self, live: Live) -> AsyncIterator[Held]:
+        """It stands still for the block; one that was frozen is frozen again after it."""
+        was_frozen = live.is_frozen
+        if was_frozen:
+            await self._engine.thaw(live.id)
+        try:
+            async with self._engine.hold(live.id) as held:
+                yield held
+        finally:
+            if was_frozen and self._sandboxes.find(live.id) is live and live.is_frozen:
+                with anyio.CancelScope(shield=True), suppress(Error):
+                    await self._engine.freeze(live.id)
+
+    async def _seal(self, tenant_id: str, sandbox_id: str, state: State) -> None:
+        """Note the digest of what is kept, if it is still what is kept: the caller did not wait for it."""
+        try:
+            sealed = await self._engine.seal(state)
+            async with self._sandboxes.turns.take(sandbox_id):
+                record = await self._sandboxes.record(tenant_id, sandbox_id)
+                if kept_of(record) == state:
+                    internal = {**record.internal, KEPT: asdict(sealed)}
+                    await self._sandboxes.rewrite(replace(record, internal=internal))
+        except Error as error:
+            logger.info("the state of sandbox %s was not sealed: %s", sandbox_id, error)
+        except Exception:
+            logger.exception("cannot seal the state of sandbox %s", sandbox_id)
+
+    async def _from_disk(self, record: SandboxRecord, timeout_s: float | None, *, memory: bool) -> Live:
+        """Start one that rests. It runs, or rests as before."""
+        state = kept_of(record)
+        sandbox = record.sandbox.model_copy(update={"expires_at": expiry(timeout_s), "timeout_s": timeout_s})
+        start = None if state is None else replace(state, memory=state.memory and memory)
+        if start is None or not start.memory:
+            internal = {name: value for name, value in record.internal.items() if name != "contexts"}
+            record = replace(record, internal=internal)
+        live = await self._sandboxes.begin(replace(record, sandbox=sandbox), state=start)
+        if state is not None:
+            with anyio.CancelScope(shield=True):
+                await self._engine.remove_state(state.id)
+        return live
+
+    async def _wake(self, tenant_id: str, sandbox_id: str) -> None:
+        await self.resume(tenant_id, sandbox_id, ResumeSpec())
+
+    async def _lay_down(self, live: Live) -> None:
+        """Its time is over, or the server's: pause it, in memory when it cannot be written to the disk."""
+        tenant_id, keep_memory = live.record.tenant_id, live.sandbox.keep_memory
+        to_disk = live.is_frozen or not keep_memory
+        await self.pause(tenant_id, live.id, PauseSpec(keep_memory=keep_memory, to_disk=to_disk))
+
+    # --- stop and start ---------------------------------------------------------------------------------------------
+
+    async def stop(self, tenant_id: str, sandbox_id: str, spec: StopSpec) -> Sandbox:
+        """End its processes and keep its files, unless they are to be reset; no-op when it is stopped.
+
+        Raises:
+            SandboxNotFound, SandboxNotRunning, HostFull
+        """
+        async with self._sandboxes.turns.take(sandbox_id):
+            record = await self._sandboxes.record(tenant_id, sandbox_id)
+            live = self._sandboxes.find(sandbox_id)
+            if live is None:
+                return await self._stop_resting(record, spec)
+            if live.is_frozen:
+                await self._thaw(live, live.sandbox.timeout_s)
+            await self.end_processes(live, spec.grace_s)
+            if spec.reset:
+                return await self._sandboxes.rest(live, SandboxState.STOPPED, None, None)
+            async with self.held(live) as held:
+                return await self._keep(live, held, SandboxState.STOPPED, memory=False)
+
+    async def _stop_resting(self, record: SandboxRecord, spec: StopSpec) -> Sandbox:
+        if record.sandbox.state not in (SandboxState.PAUSED, SandboxState.STOPPED):
+            raise not_running(record.sandbox)
+        state, sandbox = kept_of(record), record.sandbox
+        if sandbox.state is not SandboxState.STOPPED:
+            sandbox = states.transition(sandbox, SandboxState.STOPPED)
+        internal = {name: value for name, value in record.internal.items() if name not in (KEPT, "contexts")}
+        if state is None or spec.reset:
+            sandbox = sandbox.model_copy(update={"rest": None})
+        else:
+            internal[KEPT] = asdict(replace(state, memory=False))
+            sandbox = sandbox.model_copy(update={"rest": _rest(replace(state, memory=False))})
+        with anyio.CancelScope(shield=True):
+            await self._sandboxes.move(replace(record, sandbox=sandbox, internal=internal), {})
+            if state is not None and spec.reset:
+                await self._engine.remove_state(state.id)
+        return sandbox
+
+    async def start_again(self, tenant_id: str, sandbox_id: str, spec: ResumeSpec) -> Sandbox:
+        """Boot one that is stopped, and run its command; no-op when it runs. Raises as `resume`."""
+        async with self._sandboxes.turns.take(sandbox_id):
+            record = await self._sandboxes.record(tenant_id, sandbox_id)
+            if record.sandbox.state is SandboxState.RUNNING:
+                return record.sandbox
+            if record.sandbox.state is not SandboxState.STOPPED:
+                raise not_running(record.sandbox)
+            timeout_s = spec.timeout_s if "timeout_s" in spec.model_fields_set else record.sandbox.timeout_s
+            return (await self._from_disk(record, timeout_s, memory=False)).sandbox
+
+    async def end_processes(self, live: Live, grace_s: float) -> None:
+        """Ask its processes to end, and wait until they have, or the time is over."""
+        with suppress(Error), anyio.move_on_after(grace_s):
+            agent = self._engine.agent(live.id)
+            for process in await agent.processes():
+                if process.exit is None:
+                    with suppress(Error):
+                        await agent.signal(process.pid, _SIGTERM)
+            while await _any_runs(agent):  # noqa: ASYNC110 - the agent tells of each process's end to its followers only
+                await anyio.sleep(_TERM_POLL_S)
+
+    # --- back in time -----------------------------------------------------------------------------------------------
+
+    async def go_back(
+        self, tenant_id: str, sandbox_id: str, state: State, internal: Mapping[str, Any], snapshot_id: str
+    ) -> None:
+        """What it is now is given up; it rests as that state, of its own past.
+
+        Raises:
+            SandboxNotFound, SandboxNotRunning, SnapshotDamaged, HostFull: it is as before.
+        """
+        async with self._sandboxes.turns.take(sandbox_id):
+            record = await self._sandboxes.record(tenant_id, sandbox_id)
+            if record.sandbox.state not in (SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPED):
+                raise not_running(record.sandbox)
+            await self._engine.verify(state)
+            copy = replace(await self._engine.copy_state(state, new_state_id()), seal=state.seal)
+            try:
+                await self._give_up(record, copy, internal, snapshot_id)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await self._engine.remove_state(copy.id)
+                raise
+
+    async def _give_up(
+        self, record: SandboxRecord, state: State, internal: Mapping[str, Any], snapshot_id: str
+    ) -> None:  # fmt: skip
+        own = {name: record.internal[name] for name in ("incarnation",) if name in record.internal}
+        sandbox = record.sandbox.model_copy(update={"snapshot": snapshot_id})
+        if live := self._sandboxes.find(record.sandbox.id):
+            live.record = replace(record, sandbox=sandbox, internal={**internal, **own})
+            try:
+                await self._sandboxes.rest(live, SandboxState.PAUSED, _rest(state), state)
+            except BaseException:
+                live.record = record
+                raise
+            return
+        before = kept_of(record)
+        if sandbox.state is SandboxState.STOPPED:
+            sandbox = states.transition(sandbox, SandboxState.PAUSED)
+        sandbox = sandbox.model_copy(update={"rest": _rest(state)})
+        record = replace(record, sandbox=sandbox, internal={**internal, **own, KEPT: asdict(state)})
+        with anyio.CancelScope(shield=True):
+            await self._sandboxes.move(record, _told(_rest(state)))
+            if before is not None:
+                await self._engine.remove_state(before.id)
+
+    # --- from memory to the disk ------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        while True:
+            await anyio.sleep(min(_LOOK_S, self._frozen_s))
+            try:
+                for live in self._due():
+                    await self._write_down(live)
+            except Exception:
+                logger.exception("cannot look after paused sandboxes")
+
+    def _due(self) -> list[Live]:
+        """Those that shall not wait in memory any longer, the one that waits longest first."""
+        now = datetime.now(UTC)
+        frozen = [live for live in self._sandboxes.frozen() if not self._tried_lately(live)]
+        if frozen and self._engine.available_mib() < self._reserve_mib:
+            return frozen[:1]  # and then look again
+        return [live for live in frozen if (now - _since(live)).total_seconds() >= self._frozen_s]
+
+    def _tried_lately(self, live: Live) -> bool:
+        return anyio.current_time() - self._tried.get(live.id, -_AGAIN_S) < _AGAIN_S
+
+    async def _write_down(self, live: Live) -> None:
+        try:
+            async with self._sandboxes.turns.take(live.id):
+                if self._sandboxes.find(live.id) is live and live.is_frozen:
+                    await self._to_disk(live, memory=True)
+        except (CannotSnapshot, HostFull) as error:
+            self._tried[live.id] = anyio.current_time()
+            logger.warning("paused sandbox %s stays in memory: %s", live.id, error)
+        except Error as error:
+            logger.info("paused sandbox %s was not written to the disk: %s", live.id, error)
+
+
+def _rest(state: State) -> Rest:
+    size_mib = round(state.size_bytes / _MIB, 1)
+    return Rest(grade=PauseGrade.DISK, memory=state.memory, size_mib=size_mib, since=datetime.now(UTC))
+
+
+def _told(rest: Rest) -> dict[str, object]:
+    return {"grade": rest.grade, "memory": rest.memory}
+
+
+def _since(live: Live) -> datetime:
+    return live.sandbox.rest.since if live.sandbox.rest is not None else datetime.now(UTC)
+
+
+async def _any_runs(agent: Agent) -> bool:
+    return any(process.exit is None for process in await agent.processes())
