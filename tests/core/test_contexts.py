@@ -107,7 +107,7 @@ async def core(tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 async def sandbox(core: Core) -> str:
-    return (await core.sandboxes.create("t", SandboxSpec())).id
+    return (await core.create("t", SandboxSpec())).id
 
 
 class Box:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from skerry.core.uploads import Uploads
 from skerry.errors import (
     HostFull,
     ImageUnreachable,
+    SandboxLost,
     SandboxNotFound,
     SandboxNotRunning,
+    SnapshotDamaged,
     TemplateNotFound,
     Unauthenticated,
 )
@@ -38,11 +41,27 @@ from skerry.models import (
     SandboxUpdate,
     Template,
 )
-from skerry.ports import Death, Placement, Provided
+from skerry.ports import Death, Placement, Provided, State, Wanted
 from skerry.store.builds import SqlBuilds
+from skerry.store.snapshots import SqlSnapshots
 from skerry.store.sql import SqlStore
 
 pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Standing:
+    """A sandbox that stands still."""
+
+    engine: Engine
+    sandbox_id: str
+
+    async def save(self, state_id: str, *, memory: bool, last: bool = False) -> State:
+        await anyio.sleep(self.engine.delay_s)
+        if self.engine.cannot_save:
+            raise self.engine.cannot_save
+        self.engine.states[state_id] = self.sandbox_id
+        return State(state_id, memory, 2**20)
 
 
 class Engine:
@@ -54,6 +73,12 @@ class Engine:
         self.fails: Exception | None = None
         self.delay_s = 0.0
         self.survivors: list[str] = []
+        self.frozen: set[str] = set()
+        self.held: set[str] = set()
+        self.states: dict[str, str] = {}
+        """State → the sandbox whose it was."""
+        self.cannot_save: Exception | None = None
+        self.available = 10_000
         self.prepared: list[Template] = []
         self.benches: Callable[[str, Limits], Any] = lambda image, limits: None
         self._send, self._receive = anyio.create_memory_object_stream[Death](100)
@@ -62,13 +87,58 @@ class Engine:
         await anyio.sleep(self.delay_s)
         if self.fails:
             raise self.fails
+        if placement.state is not None:
+            await self.verify(placement.state)
         self.running[placement.sandbox_id] = placement
         return Provided(placement.sandbox_id, None, "pool", {})  # type: ignore[arg-type]
 
-    async def adopt(self, sandbox_ids: Sequence[str]) -> Sequence[Provided]:
-        found = [name for name in sandbox_ids if name in self.survivors]
+    async def adopt(self, wanted: Mapping[str, Wanted], states: Collection[str]) -> Sequence[Provided]:
+        found = [name for name in wanted if name in self.survivors]
         self.running = dict.fromkeys(found)
+        self.frozen = {name for name in found if wanted[name].frozen}
+        self.states = {state: self.states.get(state, "") for state in states}
         return [Provided(name, None, "pool", {}) for name in found]  # type: ignore[arg-type]
+
+    def _require(self, sandbox_id: str) -> None:
+        if sandbox_id not in self.running:
+            raise SandboxLost(f"{sandbox_id} does not live")
+
+    async def freeze(self, sandbox_id: str) -> None:
+        self._require(sandbox_id)
+        self.frozen.add(sandbox_id)
+
+    async def thaw(self, sandbox_id: str) -> None:
+        self._require(sandbox_id)
+        self.frozen.discard(sandbox_id)
+
+    @asynccontextmanager
+    async def hold(self, sandbox_id: str) -> AsyncIterator[Standing]:
+        self._require(sandbox_id)
+        assert sandbox_id not in self.frozen
+        self.held.add(sandbox_id)
+        try:
+            yield Standing(self, sandbox_id)
+        finally:
+            self.held.discard(sandbox_id)
+
+    async def seal(self, state: State) -> State:
+        if state.id not in self.states:
+            raise SnapshotDamaged("it is gone")
+        return replace(state, seal=f"seal of {self.states[state.id]}")
+
+    async def verify(self, state: State) -> None:
+        if state.id not in self.states or state.seal not in (None, f"seal of {self.states[state.id]}"):
+            raise SnapshotDamaged("it is another")
+
+    async def copy_state(self, state: State, copy_id: str) -> State:
+        self.states[copy_id] = self.states[state.id]
+        return replace(state, id=copy_id, seal=None)
+
+    async def remove_state(self, state_id: str) -> None:
+        self.states.pop(state_id, None)
+
+    def available_mib(self) -> int:
+        return self.available
 
     def agent(self, sandbox_id: str) -> Any:
         return None
@@ -163,7 +233,7 @@ class NoRegistry:
 
 
 @asynccontextmanager
-async def core_on(path: Path, engine: Engine) -> AsyncIterator[Core]:
+async def core_on(path: Path, engine: Engine, frozen_s: float = 60.0) -> AsyncIterator[Core]:
     store = SqlStore(path / "db")
     build_store = SqlBuilds(store)
     templates = Templates(Shipped(), build_store)
@@ -172,7 +242,8 @@ async def core_on(path: Path, engine: Engine) -> AsyncIterator[Core]:
         engine, templates, images, NoRegistry(), uploads,
         aliases={"e2bdev/base": "template:base", "far.example": "near.example:5000"}, stand_ins={"ubuntu": "base"},
     )  # fmt: skip
-    core = Core(engine, store, templates, Builds(build_store, templates, images, workshop), uploads)
+    builds = Builds(build_store, templates, images, workshop)
+    core = Core(engine, store, templates, builds, uploads, SqlSnapshots(store), frozen_s=frozen_s)
     async with anyio.create_task_group() as group:
         await core.start(group)
         yield core
@@ -201,15 +272,15 @@ async def until(look) -> Any:
 
 
 async def test_limits_come_from_the_request_then_from_the_template(core: Core, engine: Engine) -> None:
-    sandbox = await core.sandboxes.create("t", SandboxSpec(cpu=2.5, env={"A": "b"}))
+    sandbox = await core.create("t", SandboxSpec(cpu=2.5, env={"A": "b"}))
     assert sandbox.limits == Limits(cpu=2.5, memory_mib=512, disk_mib=100, pids=64)
     assert engine.running[sandbox.id].env == {"A": "b"}
     with pytest.raises(TemplateNotFound):
-        await core.sandboxes.create("t", SandboxSpec(template="other"))
+        await core.create("t", SandboxSpec(template="other"))
 
 
 async def test_a_tenants_sandboxes_are_its_own(core: Core) -> None:
-    sandbox = await core.sandboxes.create("t", SandboxSpec())
+    sandbox = await core.create("t", SandboxSpec())
     for call in (
         lambda: core.sandboxes.get("other", sandbox.id),
         lambda: core.sandboxes.destroy("other", sandbox.id),
@@ -224,7 +295,7 @@ async def test_a_tenants_sandboxes_are_its_own(core: Core) -> None:
 
 
 async def test_a_timeout_ends_it_and_is_told(core: Core, engine: Engine) -> None:
-    sandbox = await core.sandboxes.create("t", SandboxSpec(timeout_s=0.1))
+    sandbox = await core.create("t", SandboxSpec(timeout_s=0.1))
     end = await until(lambda: _end(core, sandbox.id))
     assert end.code is EndCode.TIMEOUT
     assert engine.running == {}
@@ -239,7 +310,7 @@ async def _end(core: Core, sandbox_id: str) -> End | None:
 
 
 async def test_use_postpones_the_idle_timeout(core: Core) -> None:
-    sandbox = await core.sandboxes.create("t", SandboxSpec(idle_timeout_s=0.2))
+    sandbox = await core.create("t", SandboxSpec(idle_timeout_s=0.2))
     async with core.sandboxes.use("t", sandbox.id):
         await anyio.sleep(0.4)
     assert await _end(core, sandbox.id) is None
@@ -255,7 +326,7 @@ async def test_use_postpones_the_idle_timeout(core: Core) -> None:
     ],
 )
 async def test_a_death_is_recorded(core: Core, engine: Engine, code: EndCode, state: SandboxState) -> None:
-    sandbox = await core.sandboxes.create("t", SandboxSpec())
+    sandbox = await core.create("t", SandboxSpec())
     await engine.die(sandbox.id, code)
     assert (await until(lambda: _end(core, sandbox.id))).code is code
     assert (await core.sandboxes.get("t", sandbox.id)).state is state
@@ -264,12 +335,12 @@ async def test_a_death_is_recorded(core: Core, engine: Engine, code: EndCode, st
 async def test_what_could_not_start_is_kept_with_its_reason(core: Core, engine: Engine) -> None:
     engine.fails = HostFull("no room")
     with pytest.raises(HostFull):
-        await core.sandboxes.create("t", SandboxSpec(), "key")
+        await core.create("t", SandboxSpec(), "key")
     [failed] = (await core.sandboxes.page("t", states=[SandboxState.FAILED])).items
     assert failed.end is not None
     assert "no room" in failed.end.message
     engine.fails = None
-    assert (await core.sandboxes.create("t", SandboxSpec(), "key")).state is SandboxState.RUNNING, (
+    assert (await core.create("t", SandboxSpec(), "key")).state is SandboxState.RUNNING, (
         "the key is free again"
     )
 
@@ -279,7 +350,7 @@ async def test_one_key_at_once_makes_one_sandbox(core: Core, engine: Engine) -> 
     made: list[str] = []
 
     async def create() -> None:
-        made.append((await core.sandboxes.create("t", SandboxSpec(), "same")).id)
+        made.append((await core.create("t", SandboxSpec(), "same")).id)
 
     async with anyio.create_task_group() as group:
         for _ in range(5):
@@ -291,14 +362,14 @@ async def test_one_key_at_once_makes_one_sandbox(core: Core, engine: Engine) -> 
 async def test_a_caller_who_leaves_while_it_is_made_leaves_nothing(core: Core, engine: Engine) -> None:
     engine.delay_s = 60
     with anyio.move_on_after(0.05):
-        await core.sandboxes.create("t", SandboxSpec())
+        await core.create("t", SandboxSpec())
     assert engine.running == {}
     [failed] = (await core.sandboxes.page("t", states=[SandboxState.FAILED])).items
     assert failed.end is not None
 
 
 async def test_changes(core: Core, engine: Engine) -> None:
-    sandbox = await core.sandboxes.create("t", SandboxSpec(timeout_s=100))
+    sandbox = await core.create("t", SandboxSpec(timeout_s=100))
     changed = await core.sandboxes.update("t", sandbox.id, SandboxUpdate(internet=False, metadata={"a": "b"}))
     assert (changed.internet, changed.metadata, changed.expires_at) == (False, {"a": "b"}, sandbox.expires_at)
     assert engine.internet == {sandbox.id: False}
@@ -306,7 +377,7 @@ async def test_changes(core: Core, engine: Engine) -> None:
 
 
 async def test_destroying_twice_is_once(core: Core) -> None:
-    sandbox = await core.sandboxes.create("t", SandboxSpec())
+    sandbox = await core.create("t", SandboxSpec())
     await core.sandboxes.destroy("t", sandbox.id)
     await core.sandboxes.destroy("t", sandbox.id)
     assert len(await core.events.list("t", sandbox.id)) == 2
@@ -316,9 +387,9 @@ async def test_destroying_twice_is_once(core: Core) -> None:
 
 async def test_a_restart_takes_over_what_lives_and_tells_of_the_rest(tmp_path: Path, engine: Engine) -> None:
     async with core_on(tmp_path, engine) as core:
-        kept = await core.sandboxes.create("t", SandboxSpec(timeout_s=None))
-        lost = await core.sandboxes.create("t", SandboxSpec())
-        over = await core.sandboxes.create("t", SandboxSpec(timeout_s=0.2))
+        kept = await core.create("t", SandboxSpec(timeout_s=None))
+        lost = await core.create("t", SandboxSpec())
+        over = await core.create("t", SandboxSpec(timeout_s=0.2))
     engine.survivors = [kept.id, over.id]
     await anyio.sleep(0.3)
     async with core_on(tmp_path, engine) as core:
@@ -339,10 +410,10 @@ async def test_keys(core: Core) -> None:
 
 
 async def test_followers_hear_what_happens(core: Core) -> None:
-    past = await core.sandboxes.create("t", SandboxSpec())
+    past = await core.create("t", SandboxSpec())
     async with core.events.follow("t") as events:
         assert (await anext(events)).sandbox_id == past.id
-        await core.sandboxes.create("other", SandboxSpec())
-        new = await core.sandboxes.create("t", SandboxSpec())
+        await core.create("other", SandboxSpec())
+        new = await core.create("t", SandboxSpec())
         with anyio.fail_after(5):
             assert (await anext(events)).sandbox_id == new.id
