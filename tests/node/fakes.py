@@ -19,6 +19,7 @@ from skerry.models import Isolation, Limits, Template
 from skerry.node import Node, PoolSettings
 from skerry.node.builder import Host
 from skerry.node.records import Records
+from skerry.node.states import States
 from skerry.ports import Boot
 
 LIMITS = Limits(cpu=1, memory_mib=512, disk_mib=1024, pids=128)
@@ -49,6 +50,7 @@ class World:
     log: list[str] = field(default_factory=list)
     groups: dict[str, list[int]] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
+    standing: set[str] = field(default_factory=set)
     limits: dict[str, Limits] = field(default_factory=dict)
     oom_kills: dict[str, int] = field(default_factory=dict)
     disks: set[str] = field(default_factory=set)
@@ -71,6 +73,7 @@ class World:
         return {
             "groups": self.groups,
             "frozen": self.frozen,
+            "standing": self.standing,
             "disks": self.disks,
             "slots": self.slots,
             "listeners": self.listeners,
@@ -149,7 +152,7 @@ class FakeDisks:
     async def remove(self, name: str) -> None:
         self.world.disks.discard(name)
 
-    async def export(self, name: str, target: Path) -> None:
+    async def export(self, name: str, target: Path, *, last: bool = False) -> None:
         target.write_text("disk")
 
     def image_path(self, name: str) -> Path:
@@ -293,17 +296,35 @@ class FakeDriver:
     async def checkpoint(self, sandbox_id: str, directory: Path, *, keep_running: bool) -> None:
         self.world.log.append("checkpoint")
 
+    async def pause(self, sandbox_id: str) -> None:
+        await self.world.step("pause")
+        self.world.standing.add(sandbox_id)
+
+    async def resume(self, sandbox_id: str) -> None:
+        await self.world.step("resume")
+        self.world.standing.discard(sandbox_id)
+
     async def destroy(self, sandbox_id: str) -> None:
+        self.world.standing.discard(sandbox_id)
         for pid in self.world.groups.get(sandbox_id, []):
             await wait_for_exit(pid)
 
 
 class FakeImages:
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
     def trees(self, digest: str) -> list[Path]:
         return [Path("/nowhere")]
 
     def template(self, name: str) -> Template:
         return template(name)
+
+    def keep(self, holder: str, digest: str) -> None:
+        self.kept[holder] = digest
+
+    def let_go(self, holder: str) -> None:
+        self.kept.pop(holder, None)
 
 
 def make_node(world: World, *, minimum: int = 0, maximum: int = 4, warm: bool = False) -> Node:
@@ -321,6 +342,7 @@ def make_node(world: World, *, minimum: int = 0, maximum: int = 4, warm: bool = 
     )
     return Node(
         host,
+        States(world.directory / "states"),
         pools=PoolSettings(minimum=minimum, maximum=maximum, quiet_s=0.0),
         warm_directory=world.directory / "warm" if warm else None,
     )

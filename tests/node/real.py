@@ -25,6 +25,7 @@ from skerry.models import Isolation, Limits, Output, Template
 from skerry.node import Node, PoolSettings
 from skerry.node.builder import Host
 from skerry.node.records import Records
+from skerry.node.states import States
 from skerry.ports import Agent, Placement
 from tests.drivers.rig import enter_private_mounts, root_filesystem, runtime_directory
 
@@ -91,7 +92,7 @@ def make_host(directory: Path) -> Host:
 async def real_node(directory: Path, *, minimum: int = 0, maximum: int = 4, warm: bool = False) -> AsyncIterator[Node]:
     host = make_host(directory)
     settings = PoolSettings(minimum=minimum, maximum=maximum, quiet_s=1.0)
-    node = Node(host, pools=settings, warm_directory=directory / "warm" if warm else None)
+    node = Node(host, States(directory / "states"), pools=settings, warm_directory=directory / "warm" if warm else None)
     async with node:
         yield node
 

@@ -19,7 +19,7 @@ from skerry.errors import (
 )
 from skerry.models import EndCode, Isolation, Limits
 from skerry.node import Node
-from skerry.ports import Death, Placement
+from skerry.ports import Death, Placement, Wanted
 from tests.node.fakes import LIMITS, FakeLink, World, make_node, template
 
 pytestmark = pytest.mark.anyio
@@ -292,7 +292,7 @@ async def test_a_kept_sandbox_is_adopted_by_the_next_node_and_the_rest_is_remove
         await node.provide(placement("unwanted"))
     assert not world.frozen
     async with make_node(world) as node:
-        (adopted,) = await node.adopt(["kept", "never-was"])
+        (adopted,) = await node.adopt({"kept": Wanted(1), "never-was": Wanted(1)}, [])
         assert adopted.sandbox_id == "kept"
         assert node.agent("kept") is adopted.agent
         assert len(world.groups) == len(world.disks) == len(world.slots) == 1
@@ -320,5 +320,5 @@ async def test_parts_without_a_record_are_removed(world: World) -> None:
     world.groups["orphan-group"] = []
     (world.directory / "run" / "empty").mkdir(parents=True)
     async with make_node(world) as node:
-        assert list(await node.adopt([])) == []
+        assert list(await node.adopt({}, [])) == []
         world.assert_clean()

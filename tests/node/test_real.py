@@ -19,6 +19,7 @@ from skerry.host.cgroups import ControlGroups
 from skerry.models import EndCode
 from skerry.node import Node
 from skerry.node.records import Records, lives
+from skerry.ports import Wanted
 from tests.drivers.rig import REPOSITORY, enter_private_mounts
 from tests.node.counts import counts
 from tests.node.real import LIMITS, placement, real_node, root_group, shell, template
@@ -133,7 +134,7 @@ async def test_a_killed_server_is_followed_by_one_that_adopts(machine: Path) -> 
     assert len(records) >= 3
     assert all(lives(record) for record in records if record.pid)
     async with real_node(machine) as node:
-        (adopted,) = await node.adopt(["kept", "long-gone"])
+        (adopted,) = await node.adopt({"kept": Wanted(1), "long-gone": Wanted(1)}, [])
         before = int(await shell(adopted.agent, "cat /tmp/count"))
         await anyio.sleep(0.5)
         assert int(await shell(adopted.agent, "cat /tmp/count")) > before
