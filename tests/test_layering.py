@@ -10,10 +10,11 @@ import skerry
 
 ROOT = Path(skerry.__file__).parent
 
-VOCABULARY = {"skerry", "errors", "expansion", "models", "ports"}
+VOCABULARY = {"skerry", "errors", "expansion", "failpoints", "models", "ports"}
 ALLOWED: dict[str, set[str]] = {
     "skerry": {"sdk"},  # lazily, in `__getattr__`
     "errors": set(),
+    "failpoints": set(),
     "expansion": {"errors"},
     "models": set(),
     "ports": {"errors", "models"},

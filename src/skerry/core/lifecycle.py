@@ -21,6 +21,7 @@ import anyio.abc
 from skerry.core import states
 from skerry.core.sandboxes import KEPT, Live, Sandboxes, expiry, kept_of, not_running
 from skerry.errors import CannotSnapshot, Error, HostFull
+from skerry.failpoints import reached
 from skerry.models import (
     PauseGrade,
     PauseSpec,
@@ -113,8 +114,10 @@ class Lifecycle:
         sandbox = sandbox.model_copy(update={"rest": rest, "expires_at": None})
         with anyio.CancelScope(shield=True):
             await self._engine.freeze(live.id)
+            reached("freeze: frozen")
             try:
                 await self._sandboxes.change(live, replace(live.record, sandbox=sandbox), _told(rest))
+                reached("freeze: committed")
             except BaseException:
                 with suppress(Error):
                     await self._engine.thaw(live.id)
@@ -128,8 +131,10 @@ class Lifecycle:
         )  # fmt: skip
         with anyio.CancelScope(shield=True):
             await self._engine.thaw(live.id)
+            reached("thaw: thawed")
             try:
                 await self._sandboxes.change(live, replace(live.record, sandbox=sandbox), {"grade": PauseGrade.FROZEN})
+                reached("thaw: committed")
             except BaseException:
                 with suppress(Error):
                     await self._engine.freeze(live.id)
@@ -192,6 +197,7 @@ class Lifecycle:
             internal = {name: value for name, value in record.internal.items() if name != "contexts"}
             record = replace(record, internal=internal)
         live = await self._sandboxes.begin(replace(record, sandbox=sandbox), state=start)
+        reached("resume: committed")
         if state is not None:
             with anyio.CancelScope(shield=True):
                 await self._engine.remove_state(state.id)
@@ -222,6 +228,7 @@ class Lifecycle:
             if live.is_frozen:
                 await self._thaw(live, live.sandbox.timeout_s)
             await self.end_processes(live, spec.grace_s)
+            reached("stop: processes ended")
             if spec.reset:
                 return await self._sandboxes.rest(live, SandboxState.STOPPED, None, None)
             async with self.held(live) as held:
@@ -283,6 +290,7 @@ class Lifecycle:
                 raise not_running(record.sandbox)
             await self._engine.verify(state)
             copy = replace(await self._engine.copy_state(state, new_state_id()), seal=state.seal)
+            reached("rollback: copied")
             try:
                 await self._give_up(record, copy, internal, snapshot_id)
             except BaseException:

@@ -20,6 +20,7 @@ from skerry.core.events import Events
 from skerry.core.templates import Templates
 from skerry.core.turns import Turns
 from skerry.errors import Error, InternalError, SandboxLost, SandboxNotFound, SandboxNotRunning
+from skerry.failpoints import reached
 from skerry.models import (
     EndCode,
     Limits,
@@ -128,6 +129,7 @@ class Sandboxes:
             stored = await self._store.create_sandbox(record, idempotency)
             if stored.sandbox.id != record.sandbox.id:
                 return await self._earlier(record.tenant_id, stored.sandbox.id)
+            reached("create: written down")
             try:
                 live = await self.begin(record, state=state, is_copy=True)
             except BaseException as error:
@@ -161,11 +163,13 @@ class Sandboxes:
                 incarnation, state, is_copy,
             )
         )  # fmt: skip
+        reached("start: provided")
         running = states.transition(sandbox, SandboxState.RUNNING)
         running = running.model_copy(update={"origin": provided.origin, "rest": None})
         live = self._live[sandbox.id] = Live(replace(record, sandbox=running, internal=internal), dict(provided.warm))
         try:
             await self.move(live.record, {"origin": provided.origin})
+            reached("start: committed")
         except BaseException:
             with anyio.CancelScope(shield=True):
                 self._leave(live)
@@ -194,8 +198,10 @@ class Sandboxes:
         record = replace(live.record, sandbox=sandbox, internal={**live.record.internal, **kept})
         with anyio.CancelScope(shield=True):
             await self.change(live, record, {} if rest is None else {"grade": rest.grade, "memory": rest.memory})
+            reached("rest: committed")
             self._leave(live)
             await self._engine.destroy(live.id)
+            reached("rest: destroyed")
         return sandbox
 
     async def change(self, live: Live, record: SandboxRecord, data: Mapping[str, Any]) -> None:
@@ -390,7 +396,7 @@ class Sandboxes:
 
     async def _finish(self, sandbox_id: str, code: EndCode, message: str) -> None:
         """End one that runs or rests, and whatever is under way with it."""
-        if sandbox_id in self._live:
+        if self.turns.is_taken(sandbox_id):
             await self._engine.destroy(sandbox_id)  # so that what is under way has nothing more to wait for
         async with self.turns.kill(sandbox_id):
             if live := self._live.get(sandbox_id):
@@ -408,8 +414,12 @@ class Sandboxes:
             sandbox = states.ended(live.sandbox, code, message)
             live.record = replace(live.record, sandbox=sandbox)
             if self._leave(live):
-                await self._engine.destroy(live.id)
-                await self.move(live.record, {"code": code.value, "reason": message})
+                try:
+                    await self.move(live.record, {"code": code.value, "reason": message})
+                    reached("end: committed")
+                finally:  # whether it can be written down or not
+                    await self._engine.destroy(live.id)
+                    reached("end: destroyed")
 
     def _leave(self, live: Live) -> bool:
         """It is not in memory any more; false when it was not already."""

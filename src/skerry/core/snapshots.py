@@ -16,6 +16,7 @@ import anyio
 from skerry.core.lifecycle import Lifecycle, new_state_id
 from skerry.core.sandboxes import KEPT, Live, Sandboxes, expiry, kept_of, new_sandbox_id, not_running
 from skerry.errors import Conflict, Error, InvalidRequest, SnapshotNotFound
+from skerry.failpoints import reached
 from skerry.models import (
     Fork,
     ForkReply,
@@ -64,6 +65,7 @@ class Snapshots:
             state, pause_s = await self._copy(record, memory=spec.memory)
             try:
                 state = await self._engine.seal(state)
+                reached("snapshot: sealed")
                 snapshot = Snapshot(
                     id="snap" + secrets.token_hex(10), name=spec.name, sandbox_id=sandbox_id,
                     template=record.sandbox.template, memory=state.memory, limits=record.sandbox.limits,
@@ -73,6 +75,7 @@ class Snapshots:
                 record = await self._sandboxes.record(tenant_id, sandbox_id)  # a context may have come meanwhile
                 internal = _inherited(record.internal, memory=state.memory)
                 await self._store.add(SnapshotRecord(snapshot, tenant_id, record.env, internal, state))
+                reached("snapshot: committed")
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await self._engine.remove_state(state.id)
@@ -99,6 +102,7 @@ class Snapshots:
         record = await self._record(tenant_id, reference)
         if not await self._store.remove(tenant_id, record.snapshot.id):
             raise _missing(reference)
+        reached("snapshot: deleted")
         with anyio.CancelScope(shield=True):
             if self._in_use[record.state.id]:
                 self._unwanted.add(record.state.id)
@@ -150,6 +154,7 @@ class Snapshots:
             record = await self._sandboxes.record(tenant_id, sandbox_id)
             state, pause_s = await self._copy(record, memory=True)
             record = await self._sandboxes.record(tenant_id, sandbox_id)
+        reached("fork: saved")
         forks = [Fork()] * spec.count
 
         async def make(number: int) -> None:

@@ -45,6 +45,10 @@ class Turns:
             if scope is not None and scope.cancelled_caught:
                 raise _killed(sandbox_id)
 
+    def is_taken(self, sandbox_id: str) -> bool:
+        """Whether something is under way."""
+        return sandbox_id in self._turns
+
     @asynccontextmanager
     async def kill(self, sandbox_id: str) -> AsyncIterator[None]:
         """Cancel what is under way, wait until it has undone itself, and hold the turn."""

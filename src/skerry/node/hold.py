@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 
 from skerry.errors import Error, HostFull, SandboxLost, TemplateBuildFailed
+from skerry.failpoints import reached
 from skerry.host.trees import Allowance, UnsafeTree, copy_layer
 from skerry.models import Isolation
 from skerry.node.builder import Host
@@ -44,8 +45,10 @@ class Held:
             async with self.states.writing(state_id) as directory:
                 if memory:
                     await driver.checkpoint(record.name, directory / "checkpoint", keep_running=True)
+                    reached("save: memory written")
                 self._require()
                 await self.host.disks.export(record.name, directory / "disk.img", last=last)
+                reached("save: disk written")
                 meta = Meta(record.image, record.limits.disk_mib, record.runtime, engine, dict(record.warm))
                 await anyio.to_thread.run_sync(write_meta, directory, meta)
         except BaseException as error:
@@ -53,6 +56,7 @@ class Held:
             if isinstance(error, OSError):
                 raise HostFull(f"cannot keep a sandbox: {error.strerror or error}") from error
             raise
+        reached("save: published")
         if last:
             self.unit.kept = state_id
         return State(state_id, memory, self.states.size_bytes(state_id))
@@ -93,16 +97,19 @@ async def hold(host: Host, states: States, unit: Unit) -> AsyncIterator[Held]:
     driver = host.driver(unit.record.isolation)
     assert unit.listener is not None
     await unit.listener.hold()
+    reached("hold: quiet")
     try:
         unit.record.held = True
         host.records.write(unit.record)
         await driver.pause(unit.name)
+        reached("hold: standing")
         yield Held(host, states, unit)
     finally:
         if unit.ending is None:
             with anyio.CancelScope(shield=True):
                 try:
                     await driver.resume(unit.name)
+                    reached("hold: going on")
                     unit.record.held = False
                     host.records.write(unit.record)
                     await unit.listener.release()

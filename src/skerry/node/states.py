@@ -24,6 +24,7 @@ import anyio
 import anyio.to_thread
 
 from skerry.errors import SnapshotDamaged
+from skerry.failpoints import reached
 from skerry.host.sparse import data_ranges
 from skerry.ports import State
 
@@ -141,6 +142,7 @@ class States:
         gone = self._directory / f".gone-{state_id}"
         with suppress(FileNotFoundError):
             path.rename(gone)  # so that half of it is never taken for a state
+            reached("state: set aside")
         shutil.rmtree(gone, ignore_errors=True)
 
     async def collect(self, wanted: Collection[str]) -> list[str]:
