@@ -662,6 +662,19 @@ class FileList(Reply):
     truncated: bool = False
 
 
+class VolumeEntry(FileInfo):
+    """A file of a volume. Names of users are those of the templates that ship."""
+
+    accessed_at: datetime
+    changed_at: datetime
+    """When anything of it changed, also its permissions or its name."""
+
+
+class VolumeFileList(Reply):
+    items: list[VolumeEntry]
+    truncated: bool = False
+
+
 class MakeDirectory(Request):
     path: Text
     parents: bool = True
@@ -699,6 +712,89 @@ class WatchEvent(Reply):
     type: WatchEventType
     path: str
     """Absolute path of what changed. After `overflow` events were lost: list the directory again."""
+
+
+# --- volumes --------------------------------------------------------------------------------------------------------
+
+
+VolumeName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$")]
+VOLUME_MIN_MIB = 16
+
+
+class VolumeSpec(Request):
+    """A new volume."""
+
+    name: VolumeName
+    size_mib: Annotated[int, Field(ge=VOLUME_MIN_MIB, le=64 * 1024 * 1024)] | None = None
+    """Size of its file system, whose own tables take 2 to 10 % of it; default: the server's `volume_size_mib`, or, of a
+    fork, the source's."""
+    inodes: Annotated[int, Field(ge=256, le=1 << 30)] | None = None
+    """Files, directories and links it may hold; default: one for each 16 KiB, 8,192 at least. Rounded up a little. A
+    fork has its source's."""
+    source: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Make it a copy of this volume (name or id) or volume snapshot (id)."""
+
+
+class VolumeResize(Request):
+    size_mib: Annotated[int, Field(ge=VOLUME_MIN_MIB, le=64 * 1024 * 1024)]
+    """Inodes change in proportion."""
+
+
+class VolumeSnapshotSpec(Request):
+    name: VolumeName | None = None
+    """Default: its id."""
+
+
+class VolumeRestore(Request):
+    snapshot: Annotated[str, Field(min_length=1, max_length=128)]
+    """Name or id of one of the volume's snapshots."""
+
+
+class VolumeState(StrEnum):
+    CREATING = "creating"
+    READY = "ready"
+    DELETING = "deleting"
+    LOST = "lost"
+    """Its file is gone: somebody has removed it from the data directory."""
+
+
+class Volume(Reply):
+    """A directory that outlives sandboxes and is mounted into them."""
+
+    id: str
+    name: str
+    state: VolumeState
+    size_mib: int
+    inodes: int
+    created_at: datetime
+    used_mib: float | None = None
+    """What its files take; null in lists, where it is not asked for."""
+    inodes_used: int | None = None
+    stored_mib: float | None = None
+    """What it takes on the server's disk."""
+    mounted_by: list[str] = []
+    """Ids of sandboxes."""
+
+
+class VolumePage(Reply):
+    items: list[Volume]
+
+
+class VolumeSnapshot(Reply):
+    """An immutable copy of a volume."""
+
+    id: str
+    name: str
+    volume_id: str
+    size_mib: int
+    """Of the volume at that time."""
+    stored_mib: float
+    """What it takes on the server's disk; less where the file system shares blocks."""
+    created_at: datetime
+
+
+class VolumeSnapshotPage(Reply):
+    items: list[VolumeSnapshot]
 
 
 # --- run_code -------------------------------------------------------------------------------------------------------

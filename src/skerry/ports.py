@@ -40,6 +40,9 @@ from skerry.models import (
     Template,
     TerminalSize,
     UsageSample,
+    Volume,
+    VolumeEntry,
+    VolumeSnapshot,
     WatchEvent,
 )  # fmt: skip
 
@@ -474,6 +477,133 @@ class Puller(Protocol):
 
     async def load(self, archive: Path, log: Callable[[str], None]) -> Image:
         """From a tar of a root file system or of an image. Raises as `pull`."""
+        ...
+
+
+# --- volumes --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeUsage:
+    """What a volume may hold, and what it holds."""
+
+    size_mib: int
+    used_bytes: int
+    stored_bytes: int
+    """On the host's disk."""
+    inodes: int
+    inodes_used: int
+
+
+class VolumeDisks(Protocol):
+    """The files that volumes and their snapshots are. `host.volumes.Volumes`.
+
+    Every change is whole or has not happened, also when the server or the machine dies meanwhile.
+    """
+
+    async def start(self) -> None:
+        """Prepare; undo what a dead server has left half done."""
+        ...
+
+    async def stop(self, *, keep: bool = False) -> None:
+        """Unmount everything. `keep`: sandboxes go on, and keep what they see."""
+        ...
+
+    def names(self) -> set[str]:
+        """Of all files there are."""
+        ...
+
+    async def create(self, name: str, size_mib: int, inodes: int) -> None:
+        """Raises HostFull."""
+        ...
+
+    async def copy(self, source: str, name: str, *, live: bool) -> None:
+        """`live`: the source is a volume, which may be in use meanwhile. Raises HostFull."""
+        ...
+
+    async def resize(self, name: str, size_mib: int) -> None:
+        """Raises Conflict: it is in use, or holds more. HostFull."""
+        ...
+
+    async def replace(self, name: str, source: str) -> None:
+        """Give a volume a snapshot's content. Raises Conflict: it is in use. HostFull."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """No-op when it is gone. Raises Conflict: it is in use."""
+        ...
+
+    async def usage(self, name: str) -> VolumeUsage: ...
+
+
+class VolumeFiles(Protocol):
+    """Files of volumes, without a sandbox. `host.volume_files.VolumeFiles`.
+
+    A path begins at the volume's root; no link is followed. Raises the file errors.
+    """
+
+    def read(
+        self, volume: str, path: str, *, offset: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[FileContent]: ...
+    async def write(
+        self,
+        volume: str,
+        path: str,
+        chunks: AsyncIterable[bytes] | bytes,
+        *,
+        mode: int | None = None,
+        parents: bool = True,
+        uid: int | None = None,
+        gid: int | None = None,
+        replace: bool = True,
+    ) -> VolumeEntry:
+        """The file has its old or its new content, whatever happens, and the new one is on the disk on return. `mode`
+        and owner: 0o644 and `user` for a new file, kept for an old one. `replace` False: FileExists for an old one."""
+        ...  # fmt: skip
+
+    async def stat(self, volume: str, path: str) -> VolumeEntry: ...
+    async def list(self, volume: str, path: str, *, depth: int = 1, limit: int) -> tuple[list[VolumeEntry], bool]:
+        """Entries below a directory in lexical order, `depth` levels deep; and whether `limit` cut the list."""
+        ...
+
+    async def make_directory(
+        self, volume: str, path: str, *, parents: bool = True, mode: int = 0o755, uid: int | None = None,
+        gid: int | None = None,
+    ) -> VolumeEntry: ...  # fmt: skip
+    async def rename(self, volume: str, source: str, target: str) -> VolumeEntry: ...
+    async def remove(self, volume: str, path: str, *, recursive: bool = False) -> None: ...
+    async def set_attributes(
+        self, volume: str, path: str, *, mode: int | None = None, uid: int | None = None, gid: int | None = None
+    ) -> VolumeEntry: ...
+
+
+class VolumeStore(Protocol):
+    """Which volumes there are, and their snapshots. `store.volumes.SqlVolumes`."""
+
+    async def add(self, tenant_id: str, volume: Volume) -> None:
+        """Raises Conflict: the tenant has one of that name."""
+        ...
+
+    async def save(self, volume: Volume) -> None: ...
+    async def remove(self, volume_id: str) -> None:
+        """With its snapshots."""
+        ...
+
+    async def volume(self, tenant_id: str, reference: str) -> Volume | None:
+        """By id or name."""
+        ...
+
+    async def volumes(self, tenant_id: str | None) -> list[Volume]:
+        """By name; None: of all tenants."""
+        ...
+
+    async def add_snapshot(self, tenant_id: str, snapshot: VolumeSnapshot) -> None:
+        """Raises Conflict: the volume has one of that name."""
+        ...
+
+    async def remove_snapshot(self, snapshot_id: str) -> None: ...
+    async def snapshots(self, tenant_id: str | None) -> list[VolumeSnapshot]:
+        """The oldest first; None: of all tenants."""
         ...
 
 

@@ -8,12 +8,9 @@ one `mkfs.ext4` for each size never asked for before: the formatted file is kept
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
-import struct
-import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,18 +19,13 @@ import anyio
 import anyio.to_thread
 
 from skerry.errors import HostFull, SandboxStartFailed
-from skerry.host import mounts
+from skerry.host import loops, mounts
 from skerry.host.sparse import copy_sparse
 
 BYTES_PER_INODE = 16_384
 MINIMUM_INODES = 8192
 
 _MIB = 1024 * 1024
-_LOOP_CTL_GET_FREE = 0x4C82
-_LOOP_CONFIGURE = 0x4C0A
-_LO_FLAGS_AUTOCLEAR = 4
-_LOOP_MAJOR = 7
-_EXT4_BLOCK = 4096
 
 
 class Disks:
@@ -126,7 +118,7 @@ class Disks:
         layer, root = base / "layer", base / "root"
         layer.mkdir(parents=True)
         root.mkdir()
-        _mount_image(image, layer)
+        loops.mount_image(image, layer, "errors=continue")
         upper, work = layer / "upper", layer / "work"
         upper.mkdir(exist_ok=True)
         shutil.rmtree(work, ignore_errors=True)  # a copied disk may carry a used one, which overlayfs refuses
@@ -164,65 +156,7 @@ class Disks:
 
 def _format(path: Path, size_mib: int) -> None:
     inodes = max(MINIMUM_INODES, size_mib * _MIB // BYTES_PER_INODE)
-    new = path.with_suffix(".new")
-    try:
-        with new.open("wb") as file:
-            file.truncate(size_mib * _MIB)
-        subprocess.run(
-            ["mkfs.ext4", "-q", "-F", "-b", str(_EXT4_BLOCK), "-N", str(inodes), "-m", "0", "-O", "^has_journal",
-             "-E", "lazy_itable_init=1,root_owner=0:0,nodiscard", "--", str(new)],
-            check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60,
-            env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin", "LC_ALL": "C"},
-        )  # fmt: skip
-        new.rename(path)
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip()
-        full = os.strerror(errno.ENOSPC) in said  # mkfs exits alike for every reason
-        raise OSError(errno.ENOSPC if full else errno.EIO, said) from error
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _mount_image(image: Path, target: Path) -> None:
-    """Mount an ext4 file through a loop device that is freed by the unmount (or by the end of our mount namespace)."""
-    backing = os.open(image, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        device, path = _loop_device(backing)
-        try:
-            flags = mounts.MS_NODEV | mounts.MS_NOSUID | mounts.MS_NOATIME
-            mounts.mount(path, target, "ext4", flags, "errors=continue")
-        finally:
-            os.close(device)  # autoclear frees it here when it was not mounted
-    finally:
-        os.close(backing)
-
-
-def _loop_device(backing: int) -> tuple[int, str]:
-    """A free loop device, configured for `backing`. Others may take a device between the question and the answer."""
-    # struct loop_config: fd, block size, struct loop_info64 (flags at offset 52), 64 bytes reserved
-    config = bytearray(304)
-    struct.pack_into("=II", config, 0, backing, _EXT4_BLOCK)
-    struct.pack_into("=I", config, 8 + 52, _LO_FLAGS_AUTOCLEAR)
-    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        for _ in range(100):
-            number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
-            path = f"/dev/loop{number}"
-            with suppress(FileExistsError):
-                if not os.path.exists(path):
-                    os.mknod(path, 0o660 | stat.S_IFBLK, os.makedev(_LOOP_MAJOR, number))
-            device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.ioctl(device, _LOOP_CONFIGURE, bytes(config))
-            except OSError as error:
-                os.close(device)
-                if error.errno != errno.EBUSY:
-                    raise
-            else:
-                return device, path
-    finally:
-        os.close(control)
-    raise OSError(errno.EBUSY, "cannot get a loop device: all that were free were taken by others")
+    loops.format_image(path, size_mib, inodes, loops.PLAIN)
 
 
 def _refusal(error: OSError, directory: Path) -> HostFull | SandboxStartFailed:

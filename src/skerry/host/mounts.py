@@ -7,18 +7,26 @@ it died.
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
+MS_REMOUNT = 32
 MS_NOATIME = 1024
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 CLONE_NEWNS = 0x00020000
+_FIFREEZE = 0xC0045877
+_FITHAW = 0xC0045878
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -35,6 +43,21 @@ def unmount(target: Path) -> None:
         error = _error(f"unmount {target}")
         if not isinstance(error, FileNotFoundError) and error.errno != 22:  # EINVAL: not a mount point
             raise error
+
+
+def bind(source: Path, target: Path, *, read_only: bool = False) -> None:
+    """Let `target` show what is at `source`, also what is mounted there but not below. Raises OSError.
+
+    `read_only` is of this mount, and so of all that are made from it; it reaches no mount that was made from it before.
+    """
+    mount(os.fspath(source), target, "", MS_BIND)
+    if read_only:
+        mount("none", target, "", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NODEV | MS_NOSUID)
+
+
+def share(target: Path) -> None:
+    """Mounts made below `target` from now on show in the copies of it that others have. Raises OSError."""
+    mount("none", target, "", MS_SHARED)
 
 
 def enter_private_namespace() -> None:
@@ -57,6 +80,35 @@ def sync_file_system(path: Path) -> None:
             raise _error(f"write out {path}")
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def frozen(path: Path) -> Iterator[None]:
+    """Nothing is written to the file system that is mounted at `path`, and what is on its disk is whole; who writes
+    waits. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, _FIFREEZE, 0)
+        try:
+            yield
+        finally:
+            fcntl.ioctl(descriptor, _FITHAW, 0)
+    finally:
+        os.close(descriptor)
+
+
+def thaw(path: Path) -> bool:
+    """End what `frozen` began in a process that has died; whether there was anything to end. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, _FITHAW, 0)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _error(what: str) -> OSError:
