@@ -204,3 +204,21 @@ def test_holes_are_not_copied(tmp_path: Path) -> None:
     assert target.stat().st_blocks <= source.stat().st_blocks
     with pytest.raises(FileExistsError):
         copy_sparse(source, target)
+
+
+async def test_a_disk_that_is_mounted_elsewhere_is_adopted_as_the_same_file_system(
+    disks: Disks, lower: Path, tmp_path: Path
+) -> None:
+    """As after a server's death, when a sandbox still has the mount."""
+    root = await disks.create("kept", layers=[lower], size_mib=64)
+    (root / "written").write_text("not flushed by anybody")
+    later = Disks(tmp_path / "data", tmp_path / "later")
+    await later.adopt("kept")
+    try:
+        assert (later.upper("kept") / "written").read_text() == "not flushed by anybody"
+        assert later.upper("kept").stat().st_dev == disks.upper("kept").stat().st_dev
+        await later.export("kept", tmp_path / "copy.img")
+        copied = await disks.create("copy", layers=[lower], size_mib=64, source=tmp_path / "copy.img")
+        assert (copied / "written").read_text() == "not flushed by anybody"
+    finally:
+        mounts.unmount(tmp_path / "later/kept/layer")

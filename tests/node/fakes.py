@@ -152,6 +152,9 @@ class FakeDisks:
     async def remove(self, name: str) -> None:
         self.world.disks.discard(name)
 
+    async def adopt(self, name: str) -> None:
+        assert name in self.world.disks
+
     async def export(self, name: str, target: Path, *, last: bool = False) -> None:
         target.write_text("disk")
 

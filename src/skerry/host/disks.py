@@ -69,6 +69,11 @@ class Disks:
                 raise _refusal(error, self._images) from error
             raise
 
+    async def adopt(self, name: str) -> None:
+        """Mount the layer of a sandbox that an earlier server has left running: its own mount went with it. Without it
+        the disk could not be flushed, and so not be copied. Raises OSError."""
+        await anyio.to_thread.run_sync(self._adopt, name)
+
     async def remove(self, name: str) -> None:
         """Unmount and delete; no-op for what is not there."""
         await anyio.to_thread.run_sync(self._remove, name)
@@ -135,6 +140,11 @@ class Disks:
             f"lowerdir={lower},upperdir={upper},workdir={work},redirect_dir=off,metacopy=off",
         )
         return root
+
+    def _adopt(self, name: str) -> None:
+        layer = self._mounts / name / "layer"
+        layer.mkdir(parents=True, exist_ok=True)
+        loops.mount_image(self.image_path(name), layer, "errors=continue", share=True)
 
     def _remove(self, name: str) -> None:
         base = self._mounts / name

@@ -73,6 +73,7 @@ class Recovery:
                 host.records.link_directory(record.name), secrets.token_hex(32), lambda error: on_lost(unit, error)
             )
             await unit.listener.start()
+            await host.disks.adopt(record.name)
             if frozen:
                 host.cgroups.freeze(record.name)
                 unit.link = unit.listener.link
