@@ -234,8 +234,12 @@ class Sandbox(Reply):
     """While it is paused or stopped."""
     command: list[str] | str | None = None
     restart: Restart = Restart()
+    started_at: datetime | None = None
+    """When it was last started, or resumed from the disk."""
     restarts: int = 0
-    """Starts after the first that the policy has made."""
+    """Starts that the policy has made since the last that was asked for, or that lasted for ten minutes."""
+    restart_at: datetime | None = None
+    """When the policy starts it again."""
     last_exit: LastExit | None = None
     end: End | None = None
 

@@ -240,8 +240,8 @@ class Placement:
     """Which start of the sandbox this is."""
     state: State | None = None
     """What to start from; None: the template."""
-    is_copy: bool = False
-    """The state is of another sandbox, or of an earlier time: nothing random may repeat."""
+    is_durable: bool = False
+    """Keep its files should it die."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +257,6 @@ class Provided:
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
-    sandbox_id: str
-    end: End
-
-
-@dataclass(frozen=True, slots=True)
 class State:
     """What was kept of a sandbox that stood still: its disk, and perhaps its memory. The machine has it by its id."""
 
@@ -272,6 +266,14 @@ class State:
     """On the disk, beyond the image."""
     seal: str | None = None
     """A digest of all of it; None: not taken yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    sandbox_id: str
+    end: End
+    state: State | None = None
+    """Its files, of one that was placed as durable."""
 
 
 class Held(Protocol):

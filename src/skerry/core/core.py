@@ -11,6 +11,7 @@ import anyio
 import anyio.abc
 
 from skerry.core.builds import Builds
+from skerry.core.commands import Commands
 from skerry.core.contexts import Contexts
 from skerry.core.events import Events
 from skerry.core.files import Files
@@ -50,6 +51,7 @@ class Core:
         self.keys = Keys(store)
         self.sandboxes = Sandboxes(engine, store, templates, self.events)
         self.lifecycle = Lifecycle(engine, self.sandboxes, frozen_s=frozen_s, reserve_mib=reserve_mib)
+        self.commands = Commands(engine, self.sandboxes, self.lifecycle)
         self.snapshots = Snapshots(engine, snapshots, self.sandboxes, self.lifecycle)
         self.processes = Processes(self.sandboxes)
         self.files = Files(self.sandboxes)
@@ -59,8 +61,10 @@ class Core:
         """Take over what an earlier server left, and begin to watch; background work runs in `group`."""
         self.contexts.start(group)
         await self.builds.start(group)
+        await self.commands.start(group)
         await self.sandboxes.start(group, await self.snapshots.states())
         await self.lifecycle.start(group)
+        await self.commands.resume()
 
     async def create(
         self, tenant_id: str, spec: SandboxSpec, idempotency_key: str | None = None, *,

@@ -147,11 +147,13 @@ class Lifecycle:
         async with self.held(live) as held:
             return await self._keep(live, held, SandboxState.PAUSED, memory=memory)
 
-    async def _keep(self, live: Live, held: Held, to: SandboxState, *, memory: bool) -> Sandbox:
+    async def _keep(
+        self, live: Live, held: Held, to: SandboxState, *, memory: bool, change: Mapping[str, Any] | None = None
+    ) -> Sandbox:  # fmt: skip
         """Let a sandbox that stands still rest as its state on the disk."""
         state = await held.save(new_state_id(), memory=memory, last=True)
         try:
-            sandbox = await self._sandboxes.rest(live, to, _rest(state), state)
+            sandbox = await self._sandboxes.rest(live, to, at_rest(state), state, change)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._engine.remove_state(state.id)
@@ -194,8 +196,7 @@ class Lifecycle:
         sandbox = record.sandbox.model_copy(update={"expires_at": expiry(timeout_s), "timeout_s": timeout_s})
         start = None if state is None else replace(state, memory=state.memory and memory)
         if start is None or not start.memory:
-            internal = {name: value for name, value in record.internal.items() if name != "contexts"}
-            record = replace(record, internal=internal)
+            record = replace(record, internal=without_memory(record.internal))
         live = await self._sandboxes.begin(replace(record, sandbox=sandbox), state=start)
         reached("resume: committed")
         if state is not None:
@@ -214,8 +215,13 @@ class Lifecycle:
 
     # --- stop and start ---------------------------------------------------------------------------------------------
 
-    async def stop(self, tenant_id: str, sandbox_id: str, spec: StopSpec) -> Sandbox:
+    async def stop(
+        self, tenant_id: str, sandbox_id: str, spec: StopSpec, change: Mapping[str, Any] | None = None
+    ) -> Sandbox:
         """End its processes and keep its files, unless they are to be reset; no-op when it is stopped.
+
+        Args:
+            change: what else changes in it; default: its policy does not start it again.
 
         Raises:
             SandboxNotFound, SandboxNotRunning, HostFull
@@ -230,9 +236,9 @@ class Lifecycle:
             await self.end_processes(live, spec.grace_s)
             reached("stop: processes ended")
             if spec.reset:
-                return await self._sandboxes.rest(live, SandboxState.STOPPED, None, None)
+                return await self._sandboxes.rest(live, SandboxState.STOPPED, None, None, change)
             async with self.held(live) as held:
-                return await self._keep(live, held, SandboxState.STOPPED, memory=False)
+                return await self._keep(live, held, SandboxState.STOPPED, memory=False, change=change)
 
     async def _stop_resting(self, record: SandboxRecord, spec: StopSpec) -> Sandbox:
         if record.sandbox.state not in (SandboxState.PAUSED, SandboxState.STOPPED):
@@ -240,12 +246,13 @@ class Lifecycle:
         state, sandbox = kept_of(record), record.sandbox
         if sandbox.state is not SandboxState.STOPPED:
             sandbox = states.transition(sandbox, SandboxState.STOPPED)
-        internal = {name: value for name, value in record.internal.items() if name not in (KEPT, "contexts")}
+        internal = {name: value for name, value in without_memory(record.internal).items() if name != KEPT}
+        sandbox = sandbox.model_copy(update={"restart_at": None})
         if state is None or spec.reset:
             sandbox = sandbox.model_copy(update={"rest": None})
         else:
             internal[KEPT] = asdict(replace(state, memory=False))
-            sandbox = sandbox.model_copy(update={"rest": _rest(replace(state, memory=False))})
+            sandbox = sandbox.model_copy(update={"rest": at_rest(replace(state, memory=False))})
         with anyio.CancelScope(shield=True):
             await self._sandboxes.move(replace(record, sandbox=sandbox, internal=internal), {})
             if state is not None and spec.reset:
@@ -261,7 +268,16 @@ class Lifecycle:
             if record.sandbox.state is not SandboxState.STOPPED:
                 raise not_running(record.sandbox)
             timeout_s = spec.timeout_s if "timeout_s" in spec.model_fields_set else record.sandbox.timeout_s
+            record = replace(record, sandbox=record.sandbox.model_copy(update={"restarts": 0}))
             return (await self._from_disk(record, timeout_s, memory=False)).sandbox
+
+    async def restart(self, tenant_id: str, sandbox_id: str, due: datetime) -> None:
+        """Start one as its policy wants; no-op when it is not that restart any more for which it waits. Raises as
+        `resume`."""
+        async with self._sandboxes.turns.take(sandbox_id):
+            record = await self._sandboxes.record(tenant_id, sandbox_id)
+            if record.sandbox.state is SandboxState.STOPPED and record.sandbox.restart_at == due:
+                await self._from_disk(record, record.sandbox.timeout_s, memory=False)
 
     async def end_processes(self, live: Live, grace_s: float) -> None:
         """Ask its processes to end, and wait until they have, or the time is over."""
@@ -306,7 +322,7 @@ class Lifecycle:
         if live := self._sandboxes.find(record.sandbox.id):
             live.record = replace(record, sandbox=sandbox, internal={**internal, **own})
             try:
-                await self._sandboxes.rest(live, SandboxState.PAUSED, _rest(state), state)
+                await self._sandboxes.rest(live, SandboxState.PAUSED, at_rest(state), state)
             except BaseException:
                 live.record = record
                 raise
@@ -314,10 +330,10 @@ class Lifecycle:
         before = kept_of(record)
         if sandbox.state is SandboxState.STOPPED:
             sandbox = states.transition(sandbox, SandboxState.PAUSED)
-        sandbox = sandbox.model_copy(update={"rest": _rest(state)})
+        sandbox = sandbox.model_copy(update={"rest": at_rest(state)})
         record = replace(record, sandbox=sandbox, internal={**internal, **own, KEPT: asdict(state)})
         with anyio.CancelScope(shield=True):
-            await self._sandboxes.move(record, _told(_rest(state)))
+            await self._sandboxes.move(record, _told(at_rest(state)))
             if before is not None:
                 await self._engine.remove_state(before.id)
 
@@ -355,7 +371,12 @@ class Lifecycle:
             logger.info("paused sandbox %s was not written to the disk: %s", live.id, error)
 
 
-def _rest(state: State) -> Rest:
+def without_memory(internal: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of a sandbox whose processes are gone."""
+    return {name: value for name, value in internal.items() if name not in ("contexts", "command_pid")}
+
+
+def at_rest(state: State) -> Rest:
     size_mib = round(state.size_bytes / _MIB, 1)
     return Rest(grade=PauseGrade.DISK, memory=state.memory, size_mib=size_mib, since=datetime.now(UTC))
 

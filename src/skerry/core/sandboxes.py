@@ -27,6 +27,7 @@ from skerry.models import (
     OnTimeout,
     PauseGrade,
     Rest,
+    RestartWhen,
     Sandbox,
     SandboxPage,
     SandboxSpec,
@@ -87,6 +88,8 @@ class Sandboxes:
         self._timeouts = Alarms(self._timed_out)
         self._idle = Alarms(self._idled_out)
         self.turns = Turns()
+        self.on_begin: Sequence[Callable[[Live], None]] = ()
+        """Called with each sandbox that has begun to run, or was taken over."""
         self.on_end: Sequence[Callable[[str], None]] = ()
         """Called with the id of each sandbox that has ended, or rests."""
         self.wake: Callable[[str, str], Awaitable[None]] = _cannot_wake
@@ -131,7 +134,7 @@ class Sandboxes:
                 return await self._earlier(record.tenant_id, stored.sandbox.id)
             reached("create: written down")
             try:
-                live = await self.begin(record, state=state, is_copy=True)
+                live = await self.begin(record, state=state)
             except BaseException as error:
                 with anyio.CancelScope(shield=True):
                     await self._never_ran(record, error)
@@ -146,13 +149,12 @@ class Sandboxes:
             await under_way.wait()
         return await self.get(tenant_id, sandbox_id)
 
-    async def begin(self, record: SandboxRecord, *, state: State | None = None, is_copy: bool = False) -> Live:
+    async def begin(self, record: SandboxRecord, *, state: State | None = None) -> Live:
         """Have a sandbox that does not run started, and note that it runs: with an error, nothing has changed.
 
         Args:
             record: as it is to be, but for what comes of the start.
             state: what it starts from; None: its template.
-            is_copy: the state is not the sandbox's own, the last one.
         """
         internal = {name: value for name, value in record.internal.items() if name != KEPT}
         incarnation = internal["incarnation"] = record.internal.get("incarnation", 0) + 1
@@ -160,12 +162,14 @@ class Sandboxes:
         provided = await self._engine.provide(
             Placement(
                 sandbox.id, template_of(record), sandbox.isolation, sandbox.limits, sandbox.internet, record.env,
-                incarnation, state, is_copy,
+                incarnation, state, sandbox.restart.when is not RestartWhen.NO,
             )
         )  # fmt: skip
         reached("start: provided")
         running = states.transition(sandbox, SandboxState.RUNNING)
-        running = running.model_copy(update={"origin": provided.origin, "rest": None})
+        running = running.model_copy(
+            update={"origin": provided.origin, "rest": None, "restart_at": None, "started_at": datetime.now(UTC)}
+        )
         live = self._live[sandbox.id] = Live(replace(record, sandbox=running, internal=internal), dict(provided.warm))
         try:
             await self.move(live.record, {"origin": provided.origin})
@@ -176,7 +180,12 @@ class Sandboxes:
                 await self._engine.destroy(sandbox.id)
             raise
         self.set_alarms(live)
+        self._tell_begin(live)
         return live
+
+    def _tell_begin(self, live: Live) -> None:
+        for tell in self.on_begin:
+            tell(live)
 
     async def move(self, record: SandboxRecord, data: Mapping[str, Any]) -> None:
         """Write down that a sandbox is in another state, and tell it as an event."""
@@ -187,13 +196,21 @@ class Sandboxes:
         """Record an event of a sandbox."""
         await self._events.record(record.tenant_id, record.sandbox.id, type, data)
 
-    async def rest(self, live: Live, to: SandboxState, rest: Rest | None, state: State | None) -> Sandbox:
+    async def rest(
+        self, live: Live, to: SandboxState, rest: Rest | None, state: State | None,
+        change: Mapping[str, Any] | None = None,
+    ) -> Sandbox:  # fmt: skip
         """A running sandbox rests from now on, and nothing of it runs: what is kept of it is its state.
+
+        Args:
+            change: what else changes in it.
 
         Raises:
             SandboxNotRunning: it has ended meanwhile. With any error nothing has changed, and the state is of no use.
         """
-        sandbox = states.transition(live.sandbox, to).model_copy(update={"rest": rest, "expires_at": None})
+        sandbox = states.transition(live.sandbox, to).model_copy(
+            update={"rest": rest, "expires_at": None, **(change or {})}
+        )
         kept = {} if state is None else {KEPT: asdict(state)}
         record = replace(live.record, sandbox=sandbox, internal={**live.record.internal, **kept})
         with anyio.CancelScope(shield=True):
@@ -252,6 +269,19 @@ class Sandboxes:
     async def rewrite(self, record: SandboxRecord) -> None:
         """Change what is known of one that rests, without another state. To be called in its turn."""
         await self._store.update_sandbox(record)
+
+    async def waiting(self) -> list[SandboxRecord]:
+        """Those that are stopped and shall start again."""
+        records = await self._all(SandboxState.STOPPED)
+        return [record for record in records if record.sandbox.restart_at is not None]
+
+    async def _all(self, *states: SandboxState) -> list[SandboxRecord]:
+        """Of all tenants."""
+        records, cursor = await self._store.sandboxes(None, states=states, limit=1000)
+        while cursor is not None:
+            more, cursor = await self._store.sandboxes(None, states=states, limit=1000, cursor=cursor)
+            records += more
+        return records
 
     def frozen(self) -> list[Live]:
         """Those that are paused in memory, the longest so first."""
@@ -448,7 +478,10 @@ class Sandboxes:
         if death.end.code is EndCode.OUT_OF_MEMORY:
             message = f"it needed more than its {live.sandbox.limits.memory_mib} MiB of memory"
         try:
-            await self._end(live, death.end.code, message)
+            if not await self.died(live, death):
+                await self._end(live, death.end.code, message)
+                if death.state is not None:
+                    await self._engine.remove_state(death.state.id)
         except Exception:  # one sandbox's end never stops the watch over the others
             logger.exception("cannot record the end of sandbox %s", death.sandbox_id)
 
@@ -484,10 +517,7 @@ class Sandboxes:
         return list(self._live.values())
 
     async def _adopt(self, kept: Collection[str]) -> None:
-        records, cursor = await self._store.sandboxes(None, states=LIVE_STATES, limit=1000)
-        while cursor is not None:
-            more, cursor = await self._store.sandboxes(None, states=LIVE_STATES, limit=1000, cursor=cursor)
-            records += more
+        records = await self._all(*LIVE_STATES)
         wanted = {record.sandbox.id: _wanted(record) for record in records if _is_in_memory(record.sandbox)}
         resting = {state.id for record in records if (state := kept_of(record))}
         found = {provided.sandbox_id: provided for provided in await self._engine.adopt(wanted, {*kept, *resting})}
@@ -497,6 +527,7 @@ class Sandboxes:
                 live = self._live[record.sandbox.id] = Live(record, dict(provided.warm))
                 if not live.is_frozen:
                     self.set_alarms(live)
+                self._tell_begin(live)
                 await self._events.record(record.tenant_id, live.id, "sandbox.adopted")
             elif _is_in_memory(record.sandbox) or record.sandbox.state is SandboxState.CREATING:
                 await self._lost(record)

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from skerry.core.lifecycle import Lifecycle, new_state_id
+from skerry.core.lifecycle import Lifecycle, new_state_id, without_memory
 from skerry.core.sandboxes import KEPT, Live, Sandboxes, expiry, kept_of, new_sandbox_id, not_running
 from skerry.errors import Conflict, Error, InvalidRequest, SnapshotNotFound
 from skerry.failpoints import reached
@@ -244,8 +244,8 @@ class Snapshots:
 
 def _inherited(internal: Mapping[str, Any], *, memory: bool) -> dict[str, Any]:
     """What a copy's record has of the original's. Without memory there are no interpreters to know of."""
-    left = (*_OWN, *(() if memory else ("contexts",)))
-    return {name: value for name, value in internal.items() if name not in left}
+    rest = internal if memory else without_memory(internal)
+    return {name: value for name, value in rest.items() if name not in _OWN}
 
 
 def _child(parent: SandboxRecord, spec: ForkSpec, *, memory: bool) -> SandboxRecord:
@@ -254,6 +254,7 @@ def _child(parent: SandboxRecord, spec: ForkSpec, *, memory: bool) -> SandboxRec
         update={
             "id": new_sandbox_id(), "state": SandboxState.CREATING, "created_at": datetime.now(UTC),
             "timeout_s": timeout_s, "expires_at": expiry(timeout_s), "rest": None, "restarts": 0, "last_exit": None,
+            "restart_at": None,
         }
     )  # fmt: skip
     return replace(parent, sandbox=sandbox, internal=_inherited(parent.internal, memory=memory))

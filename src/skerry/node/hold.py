@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -37,37 +38,47 @@ class Held:
 
     async def save(self, state_id: str, *, memory: bool, last: bool = False) -> State:
         """See `ports.Held.save`."""
+        name, driver = self.unit.name, self.host.driver(self.unit.record.isolation)
+        engine = await engine_of(self.host, self.unit.record.isolation) if memory else None
+        async with self._keeping(state_id, engine) as directory:
+            if memory:
+                await driver.checkpoint(name, directory / "checkpoint", keep_running=True)
+                reached("save: memory written")
+            if self.unit.ending is not None:
+                raise SandboxLost("cannot keep a sandbox: it has just ended")
+            await self.host.disks.export(name, directory / "disk.img", last=last)
+            reached("save: disk written")
+        reached("save: published")
+        if last:
+            self.unit.kept = state_id
+        return State(state_id, memory, self.states.size_bytes(state_id))
+
+    async def save_files(self, state_id: str) -> State:
+        """Keep the files of one that has died. Raises HostFull, OSError."""
+        async with self._keeping(state_id, None) as directory:
+            await self.host.disks.export(self.unit.name, directory / "disk.img", last=True)
+        self.unit.kept = state_id
+        return State(state_id, False, self.states.size_bytes(state_id))
+
+    @asynccontextmanager
+    async def _keeping(self, state_id: str, engine: str | None) -> AsyncIterator[Path]:
+        """The directory of a state that is being written; nothing is kept when the block fails."""
         record = self.unit.record
-        driver = self.host.driver(record.isolation)
-        engine = await engine_of(self.host, record.isolation) if memory else None
+        meta = Meta(record.image, record.limits.disk_mib, record.runtime, engine, dict(record.warm))
         self.host.images.keep(state_id, record.image)
         try:
             async with self.states.writing(state_id) as directory:
-                if memory:
-                    await driver.checkpoint(record.name, directory / "checkpoint", keep_running=True)
-                    reached("save: memory written")
-                self._require()
-                await self.host.disks.export(record.name, directory / "disk.img", last=last)
-                reached("save: disk written")
-                meta = Meta(record.image, record.limits.disk_mib, record.runtime, engine, dict(record.warm))
+                yield directory
                 await anyio.to_thread.run_sync(write_meta, directory, meta)
         except BaseException as error:
             self.host.images.let_go(state_id)
             if isinstance(error, OSError):
                 raise HostFull(f"cannot keep a sandbox: {error.strerror or error}") from error
             raise
-        reached("save: published")
-        if last:
-            self.unit.kept = state_id
-        return State(state_id, memory, self.states.size_bytes(state_id))
 
     async def commit(self) -> str:
         """See `ports.Held.commit`."""
         return await commit(self.host, self.unit)
-
-    def _require(self) -> None:
-        if self.unit.ending is not None:
-            raise SandboxLost("cannot keep a sandbox: it has just ended")
 
 
 async def commit(host: Host, unit: Unit) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -375,6 +376,7 @@ class Node:
             limits=placement.limits,
             origin=origin,
             incarnation=placement.incarnation,
+            is_durable=placement.is_durable,
         )
         self._host.records.write(unit.record)
         self._units[placement.sandbox_id] = unit
@@ -475,11 +477,22 @@ class Node:
             assert unit.sandbox_id is not None
             assert unit.ending is not None
             end = End(code=unit.ending, message=unit.ending_message, at=datetime.now(UTC))
-            self._deaths_in.send_nowait(Death(unit.sandbox_id, end))
+            state = await self._salvage(unit) if unit.record.is_durable else None
+            self._deaths_in.send_nowait(Death(unit.sandbox_id, end, state))
         elif pool is not None and pool.discard(unit):
             logger.warning("a pooled sandbox of %s ended: %s", unit.record.template, unit.ending)
         # A sandbox that is just being claimed is in neither place; its claim fails, which ends it too.
         self._end(unit, unit.ending or EndCode.CRASHED)
+
+    async def _salvage(self, unit: Unit) -> State | None:
+        """The files of one that has died; None when they cannot be kept."""
+        state_id = f"st{secrets.token_hex(10)}"
+        try:
+            await self._builder.kill(unit)
+            return await Held(self._host, self._states, unit).save_files(state_id)
+        except (Error, OSError) as error:
+            logger.warning("cannot keep the files of sandbox %s: %s", unit.sandbox_id, error)
+            return None
 
     async def _leave(self, unit: Unit) -> None:
         """Let go of a sandbox that shall outlive this server."""

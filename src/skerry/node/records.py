@@ -41,6 +41,8 @@ class Record:
     """It stands still, or is about to: whoever takes it over lets it go on."""
     runtime: str = ""
     """Name of the runtime directory that it sees."""
+    is_durable: bool = False
+    """Its files are kept should it die."""
     incarnation: int = 0
     """Which start of the sandbox it is: only one of them is the sandbox."""
 
