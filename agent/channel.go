@@ -27,6 +27,9 @@ type channel struct {
 	ended    bool    // END was received
 	stopped  bool    // CANCEL was received or the connection ended
 	onStop   []func()
+
+	interrupted bool          // a write to a process shall say how much it has written: the server writes the rest later
+	answered    chan struct{} // of such a request; guarded by link.mu
 }
 
 func newChannel(l *link, id uint32) *channel {
@@ -82,6 +85,20 @@ func (ch *channel) stop() {
 	for _, call := range calls {
 		call()
 	}
+}
+
+// interrupt stops the request, and lets it answer with what it has done.
+func (ch *channel) interrupt() {
+	ch.mu.Lock()
+	ch.interrupted = !ch.stopped
+	ch.mu.Unlock()
+	ch.stop()
+}
+
+func (ch *channel) isInterrupted() bool {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.interrupted
 }
 
 func (ch *channel) isStopped() bool {

@@ -158,28 +158,17 @@ func (a *agent) stdin(ch *channel, r *stdinRequest) (any, error) {
 	if p.stdin == nil {
 		return nil, fail(codeInvalid, "cannot write to process %d: it was started without stdin", r.PID)
 	}
+	ch.link.isInput(ch)
 	p.inputs.Lock() // one writer after the other
 	defer p.inputs.Unlock()
 	p.stdin.SetWriteDeadline(time.Time{})
 	ch.whenStopped(func() { p.stdin.SetWriteDeadline(time.Now()) })
-	for {
-		c, err := ch.receive()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		err = writeUntil(ch, p.stdin, c.data)
-		n := len(c.data)
-		c.free()
-		if ch.isStopped() {
-			return nil, errStopped
-		}
-		if err != nil {
-			return nil, fail(codeInvalid, "cannot write to process %d: it reads no more input", r.PID)
-		}
-		ch.took(n)
+	taken, err := p.take(ch)
+	if errors.Is(err, errStopped) && ch.isInterrupted() {
+		return map[string]int64{"taken": taken}, nil
+	}
+	if err != nil {
+		return nil, err
 	}
 	if r.EOF && p.info.PTY {
 		p.stdin.Write([]byte{4})
@@ -189,14 +178,38 @@ func (a *agent) stdin(ch *channel, r *stdinRequest) (any, error) {
 	return empty{}, nil
 }
 
-// writeUntil writes all, unless the channel stops. Another writer's channel may have stopped this late, and set the deadline.
-func writeUntil(ch *channel, file *os.File, data []byte) error {
+// take writes what the server sends to a process's standard input, up to END, and counts what the process's pipe has taken.
+func (p *process) take(ch *channel) (taken int64, err error) {
 	for {
-		n, err := file.Write(data)
-		if !errors.Is(err, os.ErrDeadlineExceeded) || ch.isStopped() {
-			return err
+		c, err := ch.receive()
+		if err == io.EOF {
+			return taken, nil
 		}
-		data = data[n:]
+		if err != nil {
+			return taken, err
+		}
+		n, err := writeUntil(ch, p.stdin, c.data)
+		size := len(c.data)
+		c.free()
+		taken += int64(n)
+		if n < size && ch.isStopped() {
+			return taken, errStopped
+		}
+		if err != nil {
+			return taken, fail(codeInvalid, "cannot write to process %d: it reads no more input", p.info.PID)
+		}
+		ch.took(size)
+	}
+}
+
+// writeUntil writes all, unless the channel stops. Another writer's channel may have stopped this late, and set the deadline.
+func writeUntil(ch *channel, file *os.File, data []byte) (written int, err error) {
+	for {
+		n, err := file.Write(data[written:])
+		written += n
+		if !errors.Is(err, os.ErrDeadlineExceeded) || ch.isStopped() {
+			return written, err
+		}
 		file.SetWriteDeadline(time.Time{})
 	}
 }

@@ -16,10 +16,12 @@ import (
 )
 
 const (
-	readAhead    = 64 << 10 // bytes of the connection's read buffer; larger payloads bypass it
-	firstBackoff = 10 * time.Millisecond
-	lastBackoff  = 2 * time.Second
-	eagerTries   = 500 // every firstBackoff, after the server has asked for quiet: it will listen again soon
+	readAhead     = 64 << 10 // bytes of the connection's read buffer; larger payloads bypass it
+	firstBackoff  = 10 * time.Millisecond
+	lastBackoff   = 2 * time.Second
+	keptTime      = 30 * time.Second // how long after a hold output waits for who has followed it before
+	inputPatience = time.Second      // how long a write to a process may take to notice that it is interrupted
+	eagerTries    = 500              // every firstBackoff, after the server has asked for quiet: it will listen again soon
 )
 
 // link is one connection to the server.
@@ -28,6 +30,7 @@ type link struct {
 	socket net.Conn
 
 	writing sync.Mutex
+	hushed  bool // guarded by writing: nothing is sent any more
 
 	mu       sync.Mutex
 	channels map[uint32]*channel
@@ -40,6 +43,7 @@ func (a *agent) serveForever(directory string) {
 	var p pace
 	for {
 		welcomed, quiesced := a.serveOnce(directory)
+		a.held = a.held && !welcomed || quiesced
 		wait := p.next(welcomed, quiesced)
 		began := time.Now()
 		time.Sleep(wait)
@@ -72,6 +76,15 @@ func (p *pace) next(welcomed, quiesced bool) time.Duration {
 		p.backoff = min(2*p.backoff, lastBackoff)
 	}
 	return p.backoff/2 + rand.N(p.backoff)
+}
+
+// welcomed is called when the server is there, again.
+func (a *agent) welcomed() {
+	a.silence()
+	a.table.clock.resume()
+	if a.held {
+		a.table.clock.after(keptTime, keptTime, a.table.forgetKept)
+	}
 }
 
 // serveOnce reports whether the server welcomed the agent, and whether it asked for quiet before the connection ended.
@@ -111,7 +124,7 @@ func (l *link) read() (welcomed bool, err error) {
 		if h.kind == kindWelcome {
 			c.free()
 			welcomed = true
-			l.agent.silence()
+			l.agent.welcomed()
 			continue
 		}
 		if !welcomed {
@@ -160,6 +173,10 @@ func (l *link) handle(h header, c chunk) error {
 // write sends whole frames; after an error the connection is closed.
 func (l *link) write(frames []byte) error {
 	l.writing.Lock()
+	if l.hushed {
+		l.writing.Unlock()
+		return errStopped
+	}
 	_, err := l.socket.Write(frames)
 	l.writing.Unlock()
 	if err != nil {
@@ -167,6 +184,58 @@ func (l *link) write(frames []byte) error {
 		return errStopped
 	}
 	return nil
+}
+
+// quiesce answers the request that asks for it and closes the connection. Nothing is sent after the answer, so the server knows
+// how far each stream has come; who writes to a process is told how much it has taken before.
+func (l *link) quiesce(ch *channel) {
+	l.interruptInputs()
+	l.mu.Lock()
+	l.quiesced = true
+	l.mu.Unlock()
+	l.agent.table.clock.halt()
+	l.forget(ch.id)
+	answer, _ := encode(kindResult, ch.id, empty{})
+	l.writing.Lock()
+	l.hushed = true
+	l.socket.Write(answer)
+	l.writing.Unlock()
+	l.close()
+}
+
+func (l *link) interruptInputs() {
+	l.mu.Lock()
+	var inputs []*channel
+	for _, ch := range l.channels {
+		if ch.answered != nil {
+			inputs = append(inputs, ch)
+		}
+	}
+	l.mu.Unlock()
+	for _, ch := range inputs {
+		ch.interrupt()
+	}
+	patience := time.After(inputPatience)
+	for _, ch := range inputs {
+		select {
+		case <-ch.answered:
+		case <-patience:
+			return
+		}
+	}
+}
+
+// isInput marks a request that `interruptInputs` ends.
+func (l *link) isInput(ch *channel) {
+	l.mu.Lock()
+	ch.answered = make(chan struct{})
+	l.mu.Unlock()
+}
+
+func (l *link) isQuiesced() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.quiesced
 }
 
 func (l *link) writeJSON(kind byte, channel uint32, value any) error {

@@ -44,6 +44,7 @@ type agent struct {
 	notes    *notes
 	null     int // descriptor of /dev/null
 	silenced bool
+	held     bool // the server has asked for quiet, and has not come back
 }
 
 func main() {

@@ -41,14 +41,14 @@ type process struct {
 
 	alive    bool // not yet reaped; guarded by table.mu: only then may its pid be signalled
 	timedOut bool // guarded by table.mu
-	timer    *time.Timer
+	timer    *alarm
 
 	mu      sync.Mutex
 	changed sync.Cond
-	streams []*stream // standard output and error, or the terminal
-	readers map[*reader]struct{}
-	status  *exitStatus // set when it was reaped
-	done    bool        // its end may be reported
+	streams []*stream            // standard output and error, or the terminal
+	readers map[*reader]struct{} // also those that are kept
+	status  *exitStatus          // set when it was reaped
+	done    bool                 // its end may be reported
 }
 
 // stream is one output of a process. Guarded by process.mu.
@@ -60,9 +60,10 @@ type stream struct {
 	owed    int64 // offset that was already in the pipe when the process ended
 }
 
-// reader is somebody attached.
+// reader is somebody attached. One that the server left for a hold is kept: output waits for it, and it comes back.
 type reader struct {
 	position [2]int64
+	kept     bool
 }
 
 func newProcess(info processInfo, sources []*os.File, stdin *os.File) *process {
@@ -176,11 +177,17 @@ func (p *process) follow(ch *channel, from [2]*int64) (any, error) {
 		}
 	}
 	p.readers[r] = struct{}{}
+	for other := range p.readers {
+		if other.kept && other.position == r.position {
+			delete(p.readers, other) // it is back
+			break
+		}
+	}
 	started := p.info
 	started.StdoutOffset, started.StderrOffset = r.position[0], r.position[1]
 	started.Exit = p.status
 	p.mu.Unlock()
-	defer p.detach(r)
+	defer p.detach(ch, r)
 	ch.whenStopped(p.wake)
 	if err := ch.item(map[string]processInfo{"started": started}); err != nil {
 		return nil, err
@@ -199,9 +206,26 @@ func (p *process) follow(ch *channel, from [2]*int64) (any, error) {
 	}
 }
 
-func (p *process) detach(r *reader) {
+func (p *process) detach(ch *channel, r *reader) {
+	quiesced := ch.link.isQuiesced()
 	p.mu.Lock()
-	delete(p.readers, r)
+	if quiesced {
+		r.kept = true
+	} else {
+		delete(p.readers, r)
+	}
+	p.changed.Broadcast()
+	p.mu.Unlock()
+}
+
+// forgetKept lets output go on for which nobody has come back.
+func (p *process) forgetKept() {
+	p.mu.Lock()
+	for r := range p.readers {
+		if r.kept {
+			delete(p.readers, r)
+		}
+	}
 	p.changed.Broadcast()
 	p.mu.Unlock()
 }
@@ -243,15 +267,11 @@ func (p *process) sendOutput(ch *channel, r *reader, index int) error {
 	s := p.streams[index]
 	p.mu.Lock()
 	dropped := max(s.start-r.position[index], 0)
-	r.position[index] += dropped
-	n := 0
-	for n < allowed && r.position[index] < s.end {
-		copied := copy(b.payload()[n:allowed], s.at(r.position[index]))
+	position, n := r.position[index]+dropped, 0
+	for n < allowed && position < s.end {
+		copied := copy(b.payload()[n:allowed], s.at(position))
 		n += copied
-		r.position[index] += int64(copied)
-	}
-	if s.waiting {
-		p.changed.Broadcast()
+		position += int64(copied)
 	}
 	p.mu.Unlock()
 	ch.refund(allowed - n)
@@ -261,10 +281,18 @@ func (p *process) sendOutput(ch *channel, r *reader, index int) error {
 			return err
 		}
 	}
-	if n == 0 {
-		return nil
+	if n > 0 {
+		if err := ch.send(byte(kindData+index), b, n); err != nil {
+			return err
+		}
 	}
-	return ch.send(byte(kindData+index), b, n)
+	p.mu.Lock()
+	r.position[index] = position // not before it was sent: who is kept must be so where the server is
+	if s.waiting {
+		p.changed.Broadcast()
+	}
+	p.mu.Unlock()
+	return nil
 }
 
 // snapshot is PROCESS as `list` shows it.

@@ -248,3 +248,93 @@ func TestQuiesceAndReseed(t *testing.T) {
 		}
 	}
 }
+
+// leave has the agent be quiet, and takes its next connection. It returns what came on a channel before.
+func (s *server) leave(channel uint32) []byte {
+	s.t.Helper()
+	if r := s.call("quiesce", nil); r.code != "" {
+		s.t.Fatal(r)
+	}
+	var left []byte
+	for _, f := range s.waiting[channel] {
+		if f.kind == kindData {
+			left = append(left, f.payload...)
+		}
+	}
+	s.accept()
+	return left
+}
+
+func TestOutputWaitsForItsReaderThroughAHold(t *testing.T) {
+	s := startAgent(t)
+	process, pid := s.started(fields{"argv": []string{"sh", "-c", "seq 1000000; echo end >&2"}})
+	var all []byte
+	for len(all) < 500_000 {
+		all = append(all, s.get(process).payload...)
+	}
+	all = append(all, s.leave(process)...)
+	time.Sleep(200 * time.Millisecond) // more than the ring holds could be written
+	channel := s.open("attach", fields{"pid": pid, "stdout_offset": len(all), "stderr_offset": 0})
+	r := s.finish(channel)
+	all = append(all, r.stdout...)
+	if len(r.items) != 1 || len(all) != 6_888_896 || !strings.HasSuffix(string(all), "\n1000000\n") || string(r.stderr) != "end\n" {
+		t.Fatal(r.items, len(all), len(r.stderr))
+	}
+}
+
+func TestACopyWaitsForNobody(t *testing.T) {
+	s := startAgent(t)
+	process, pid := s.started(fields{"argv": []string{"sh", "-c", "seq 1000000"}})
+	s.get(process)
+	s.leave(process)
+	if r := s.call("reseed", fields{"entropy": "AAECAw=="}); r.code != "" {
+		t.Fatal(r)
+	}
+	for ended := false; !ended; {
+		for _, p := range s.call("list", nil).result["processes"].([]any) {
+			p := p.(map[string]any)
+			ended = ended || p["pid"] == float64(pid) && p["exit"] != nil
+		}
+	}
+}
+
+func TestAnInterruptedWriteSaysHowFarItCame(t *testing.T) {
+	s := startAgent(t)
+	_, pid := s.started(fields{"argv": []string{"sh", "-c", "read x; sleep 0.3; cat"}, "stdin": true})
+	data := []byte(strings.Repeat("0123456789abcde\n", 50_000))
+	input := s.open("stdin", fields{"pid": pid, "eof": true})
+	s.send(kindData, input, data[:100_000])
+	s.send(kindData, input, data[100_000:300_000])
+	waiting := s.open("stdin", fields{"pid": pid})
+	time.Sleep(50 * time.Millisecond)
+	quiet := s.open("quiesce", nil)
+	taken := int(s.finish(input).result["taken"].(float64))
+	if r := s.finish(waiting); r.result["taken"] != 0.0 {
+		t.Fatal(r)
+	}
+	s.finish(quiet)
+	s.accept()
+	if taken <= 0 || taken >= 300_000 {
+		t.Fatal(taken)
+	}
+	s.upload("stdin", fields{"pid": pid, "eof": true}, data[taken:])
+	if r := s.call("attach", fields{"pid": pid, "stdout_offset": 0, "stderr_offset": 0}); string(r.stdout) != string(data[16:]) {
+		t.Fatal(len(r.stdout), taken)
+	}
+}
+
+func TestTimeoutsStandStillWithTheSandbox(t *testing.T) {
+	s := startAgent(t)
+	process, _ := s.started(fields{"argv": []string{"sleep", "100"}, "timeout_ms": 200})
+	if r := s.call("still", nil); r.code != "" {
+		t.Fatal(r)
+	}
+	time.Sleep(400 * time.Millisecond)
+	s.call("ping", nil)
+	if len(s.waiting[process]) > 0 {
+		t.Fatal("ended early")
+	}
+	if r := s.finish(process); r.result["reason"] != "timeout" {
+		t.Fatal(r.result)
+	}
+}

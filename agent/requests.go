@@ -18,11 +18,14 @@ func (a *agent) answer(ch *channel, c chunk) {
 			ch.finish(nil, fail(codeInternal, "fault in the agent: %v", fault))
 		}
 	}()
-	if result, err := a.carryOut(ch, text); err == nil && ch.link.isQuiet(result) {
-		ch.finish(empty{}, nil)
-		ch.link.close()
-	} else {
-		ch.finish(result, err)
+	result, err := a.carryOut(ch, text)
+	if _, quiet := result.(quiet); quiet {
+		ch.link.quiesce(ch)
+		return
+	}
+	ch.finish(result, err)
+	if ch.answered != nil {
+		close(ch.answered)
 	}
 }
 
@@ -59,6 +62,9 @@ func (a *agent) carryOut(ch *channel, text []byte) (any, error) {
 	}](text)
 	if err != nil {
 		return nil, err
+	}
+	if kind.Op != "still" {
+		a.table.clock.resume()
 	}
 	switch kind.Op {
 	case "exec":
@@ -103,11 +109,15 @@ func (a *agent) carryOut(ch *channel, text []byte) (any, error) {
 		return a.machine.stats()
 	case "ping":
 		return empty{}, nil
+	case "still":
+		a.table.clock.halt()
+		return empty{}, nil
 	case "quiesce":
 		debug.FreeOSMemory() // less to save
 		syscall.Sync()       // the host may take the disk alone
 		return quiet{}, nil
 	case "reseed":
+		a.table.forgetKept() // nobody comes back to a copy
 		return with(text, a.machine.reseed)
 	}
 	return nil, fail(codeInvalid, "cannot carry out '%.64s': no such operation", kind.Op)
@@ -115,17 +125,6 @@ func (a *agent) carryOut(ch *channel, text []byte) (any, error) {
 
 // quiet is the result of an operation after which the connection closes.
 type quiet struct{}
-
-// isQuiet tells whether to close the connection after this result, and notes why.
-func (l *link) isQuiet(result any) bool {
-	if _, quiet := result.(quiet); !quiet {
-		return false
-	}
-	l.mu.Lock()
-	l.quiesced = true
-	l.mu.Unlock()
-	return true
-}
 
 // user finds the user of a request.
 func (a *agent) user(name *string) (*account, error) {

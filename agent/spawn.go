@@ -13,8 +13,8 @@ import (
 
 const (
 	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	shownArgv   = 32 << 10      // bytes of argv that PROCESS shows at most
-	longestText = 128<<10 - 1   // bytes of one argument or variable: Linux's MAX_ARG_STRLEN without its NUL
+	shownArgv   = 32 << 10    // bytes of argv that PROCESS shows at most
+	longestText = 128<<10 - 1 // bytes of one argument or variable: Linux's MAX_ARG_STRLEN without its NUL
 )
 
 // launch is what the spawner needs to start a process.
@@ -206,7 +206,7 @@ func (a *agent) start(l launch, info processInfo, sources []*os.File, stdin *os.
 		},
 		func(status syscall.WaitStatus) {
 			if p.timer != nil {
-				p.timer.Stop()
+				p.timer.stop()
 			}
 			a.table.retire(p)
 			p.reaped(status, p.timedOut)
@@ -218,7 +218,8 @@ func (a *agent) start(l launch, info processInfo, sources []*os.File, stdin *os.
 	if timeout > 0 {
 		a.table.mu.Lock()
 		if p.alive {
-			p.timer = time.AfterFunc(timeout, func() { a.table.expire(p) })
+			step := min(max(timeout/20, firstBackoff), alarmStep)
+			p.timer = a.table.clock.after(timeout, step, func() { a.table.expire(p) })
 		}
 		a.table.mu.Unlock()
 	}

@@ -12,6 +12,7 @@ import (
 
 const (
 	retention   = 60 * time.Second // how long ended processes are kept
+	retainStep  = 15 * time.Second // what a pause may take of that
 	maxRetained = 256              // and how many of them
 	maxOutput   = 32 << 20         // and how many bytes of output for all of them
 )
@@ -19,6 +20,7 @@ const (
 // table knows all processes the server (or `sudo`) started, and reaps every child, also those that were orphaned inside the
 // sandbox. There is one reaper, so no exit status is stolen; a child that ends before its start is registered is remembered.
 type table struct {
+	clock     *clock
 	mu        sync.Mutex
 	processes map[int]*process
 	ended     []*process                       // oldest first
@@ -29,7 +31,7 @@ type table struct {
 
 func newTable() *table {
 	return &table{
-		processes: map[int]*process{}, children: map[int]func(syscall.WaitStatus){}, early: map[int]syscall.WaitStatus{},
+		clock: newClock(), processes: map[int]*process{}, children: map[int]func(syscall.WaitStatus){}, early: map[int]syscall.WaitStatus{},
 	}
 }
 
@@ -111,7 +113,7 @@ func (t *table) retire(p *process) {
 		output -= t.ended[0].outputMemory()
 		t.drop(t.ended[0])
 	}
-	time.AfterFunc(retention, func() {
+	t.clock.after(retention, retainStep, func() {
 		t.mu.Lock()
 		t.drop(p)
 		t.mu.Unlock()
@@ -130,6 +132,19 @@ func (t *table) drop(p *process) {
 	}
 	if t.processes[p.info.PID] == p {
 		delete(t.processes, p.info.PID)
+	}
+}
+
+// forgetKept lets go of readers that have not come back after a hold.
+func (t *table) forgetKept() {
+	t.mu.Lock()
+	all := make([]*process, 0, len(t.processes))
+	for _, p := range t.processes {
+		all = append(all, p)
+	}
+	t.mu.Unlock()
+	for _, p := range all {
+		p.forgetKept()
 	}
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -268,14 +270,64 @@ async def test_a_hold_that_fails_holds_nothing(
     assert lost == []
 
 
-async def test_a_cancelled_hold_holds_nothing(listener: Listener, link: Link) -> None:
-    async with link.run(["sleep", "60"], user="root", stdin=True) as events:
-        pid = (await anext(events)).process.pid
-        async with anyio.create_task_group() as group:
-            group.start_soon(link.write_stdin, pid, b"x" * 2_000_000)
-            await anyio.sleep(0.05)
-            with anyio.move_on_after(0.05):
+async def test_a_cancelled_hold_holds_nothing(listener: Listener, link: Link, tmp_path: Path) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await anyio.sleep(0.01)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(functools.partial(link.write_file, str(tmp_path / "file"), endless(), user="root"))
+        await anyio.sleep(0.05)
+        with anyio.move_on_after(0.05) as cancelled:
+            await listener.hold()
+        assert cancelled.cancelled_caught
+        await link.ping()
+        group.cancel_scope.cancel()
+
+
+async def test_no_output_is_lost_however_fast_it_comes(listener: Listener, link: Link) -> None:
+    count = 3_000_000
+    size = sum(9 * 10**digits * (digits + 2) for digits in range(6)) + (count - 999_999) * 8
+    async with anyio.create_task_group() as group:
+
+        async def hold() -> None:
+            for _ in range(5):
                 await listener.hold()
-            await link.ping()
-            await link.signal(pid, 9)
-            group.cancel_scope.cancel()
+                await anyio.sleep(0.05)
+                await listener.release()
+
+        read, tail = 0, b""
+        async with link.run(["seq", str(count)], user="root") as events:
+            group.start_soon(hold)
+            async for event in events:
+                if isinstance(event, Output):
+                    assert (event.offset, event.dropped) == (read, 0)
+                    read += len(event.data)
+                    tail = event.data[-8:]
+                    await anyio.sleep(0.001)
+    assert (read, tail) == (size, b"3000000\n")
+
+
+async def test_input_goes_on_after_a_hold(listener: Listener, link: Link) -> None:
+    """A program that reads slowly, more than its pipe and the agent's window hold."""
+    lines = b"".join(b"%015d\n" % number for number in range(200_000))
+    script = "read x; sleep 0.3; exec md5sum"
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(lines), 100_001):
+            yield lines[start : start + 100_001]
+
+    for whole in (lines, chunks()):
+        async with link.run(["/bin/sh", "-c", script], user="root", stdin=True) as events:
+            pid = (await anext(events)).process.pid
+            async with anyio.create_task_group() as group:
+                group.start_soon(functools.partial(link.write_stdin, pid, whole, eof=True))
+                for _ in range(4):
+                    await anyio.sleep(0.05)
+                    began = anyio.current_time()
+                    await listener.hold()
+                    assert anyio.current_time() - began < 1, "it does not wait for the program"
+                    await listener.release()
+                printed = b"".join([event.data async for event in events if isinstance(event, Output)])
+        assert printed.split()[0].decode() == hashlib.md5(lines[16:], usedforsecurity=False).hexdigest()

@@ -151,10 +151,17 @@ class Channel:
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send data as credit and socket allow. Raises the agent's error when it has given up meanwhile."""
+        if not await self.offer(data):
+            raise self.connection.violated("the agent answered before it had read all")
+
+    async def offer(self, data: bytes | bytearray | memoryview) -> bool:
+        """As `send`, where the agent may answer early: returns whether all was sent."""
         view = memoryview(data)
         while view:
             if not self.open:
-                raise self._failure or self.connection.violated("the agent answered before it had read all")
+                if self._failure is not None:
+                    raise self._failure
+                return False
             if self._send_left <= 0 or self.connection.congested:
                 await self._may_send()
                 continue
@@ -162,6 +169,7 @@ class Channel:
             self._send_left -= size
             self.connection.send_data(self.number, view[:size])
             view = view[size:]
+        return True
 
     def send_end(self) -> None:
         if self.open:

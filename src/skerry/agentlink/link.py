@@ -12,7 +12,7 @@ from typing import Any
 from skerry.agentlink import decode
 from skerry.agentlink.channel import Item
 from skerry.agentlink.presence import Presence
-from skerry.agentlink.streams import Dialled, Following, Watching, content, send_all
+from skerry.agentlink.streams import Dialled, Feeding, Following, Watching, content, send_all
 from skerry.errors import AgentViolation
 from skerry.models import Exit, FileInfo, Output, Process, Started, TerminalSize, WatchEvent
 from skerry.ports import ByteStream, FileContent
@@ -81,9 +81,7 @@ class Link(Presence):
 
     async def write_stdin(self, pid: int, chunks: AsyncIterable[bytes] | bytes, *, eof: bool = False) -> None:
         """See `ports.Agent.write_stdin`."""
-        async with self.request("stdin", pid=pid, eof=eof) as channel:
-            await send_all(channel, chunks)
-            await channel.answer()
+        await Feeding(self, chunks).feed(pid, eof)
 
     # --- files ------------------------------------------------------------------------------------------------------
 
@@ -206,6 +204,10 @@ class Link(Presence):
     async def ping(self) -> None:
         """See `ports.Agent.ping`."""
         await self._call("ping")
+
+    async def stand_still(self) -> None:
+        """Before the sandbox is frozen: its processes' timeouts stand still until it is asked something again."""
+        await self._call("still")
 
     async def quiesce(self) -> None:
         """See `ports.Agent.quiesce`."""

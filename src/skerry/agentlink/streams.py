@@ -1,16 +1,18 @@
 """What lasts longer than one answer: processes that are followed, watches, connections, and content both ways.
 
 Following a process and watching a directory outlive the connection: when it ends, by a hold or otherwise, they are
-begun again on the next one, a process from the byte that comes next.
+begun again on the next one, a process from the byte that comes next. Input for a process outlives a hold.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 from skerry.agentlink import decode
 from skerry.agentlink.channel import Channel, Data, Item
+from skerry.agentlink.frames import WINDOW
 from skerry.agentlink.presence import CUT, Presence
 from skerry.errors import AgentViolation
 from skerry.models import Exit, Output, Process, Started, WatchEvent, WatchEventType
@@ -177,6 +179,65 @@ class Dialled:
 
     async def aclose(self) -> None:
         self._presence.leave(self._channel)
+
+
+class Feeding:
+    """Input for a process. A hold interrupts it: the agent says how much the process has taken, the rest follows."""
+
+    def __init__(self, presence: Presence, chunks: AsyncIterable[bytes] | bytes) -> None:
+        self._presence = presence
+        self._source = aiter(_whole(chunks) if isinstance(chunks, bytes | bytearray | memoryview) else chunks)
+        self._sent: deque[bytes] = deque()
+        """What the process may not have taken yet; the agent does not take more than WINDOW of it before."""
+        self._size = 0
+
+    async def feed(self, pid: int, eof: bool) -> None:
+        """Returns when the process has taken all. Raises the agent's errors."""
+        while True:
+            async with self._presence.request("stdin", pid=pid, eof=eof) as channel:
+                self._presence.settled(channel)
+                sent = await self._send(channel)
+                answer = await channel.answer()
+                if "taken" not in answer:
+                    return
+                self._take(answer["taken"], sent, channel)
+
+    async def _send(self, channel: Channel) -> int:
+        """All that was not taken before, and what comes; returns how many bytes that was, whether sent or not."""
+        total = self._size
+        for chunk in list(self._sent):
+            if not await channel.offer(chunk):
+                return total
+        async for chunk in self._source:
+            self._keep(chunk)
+            total += len(chunk)
+            if not await channel.offer(chunk):
+                return total
+        channel.send_end()
+        return total
+
+    def _keep(self, chunk: bytes) -> None:
+        """All before it was sent, so no more of that than the agent's window can be left."""
+        while self._sent and self._size - len(self._sent[0]) >= WINDOW:
+            self._size -= len(self._sent.popleft())
+        self._sent.append(chunk)
+        self._size += len(chunk)
+
+    def _take(self, taken: Any, sent: int, channel: Channel) -> None:
+        """Keep what the process has not taken of `sent` bytes."""
+        left = sent - taken if type(taken) is int else -1
+        if not 0 <= left <= self._size:
+            raise channel.connection.violated("the agent took something else than was sent")
+        while self._size > left:
+            first = self._sent.popleft()
+            self._size -= len(first)
+            if self._size < left:
+                self._sent.appendleft(first[len(first) - (left - self._size) :])
+                self._size = left
+
+
+async def _whole(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 async def send_all(channel: Channel, chunks: AsyncIterable[bytes] | bytes) -> None:
