@@ -21,7 +21,7 @@ from skerry.errors import SandboxLost, SandboxNotRunning
 from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error
 from skerry.facades.e2b.read import MESSAGE_MAX, Content, json_object, object_of
 from skerry.facades.e2b.sandbox import SandboxCall, named_user, sandbox_of, user_of
-from skerry.facades.streams import Framing, StreamResponse
+from skerry.facades.streams import Framing, StreamResponse, patient
 
 Events = AbstractAsyncContextManager[AsyncIterator[Content]]
 
@@ -89,6 +89,7 @@ def client_stream(method: ClientStream) -> Endpoint:
     """The endpoint of a method that has a stream of requests and one reply."""
 
     async def endpoint(request: Request) -> Response:
+        patient(request.scope)
         try:
             reply = await method(_call(request, _STREAM), _messages(request))
         except WrongCodec as wrong:
