@@ -127,7 +127,7 @@ def _application(
     tokens = Tokens(_secret(settings.data_dir))
     limit = settings.body_limit_mib << 20
     return e2b.Front(
-        core, tokens, settings.domain, native=create_app(core, metrics, body_limit=limit),
+        core, tokens, settings.domain, settings.own_names, native=create_app(core, metrics, body_limit=limit),
         control=e2b.create_app(core, tokens, domain, body_limit=limit),
         envd=e2b.create_envd(group), interpreter=e2b.create_interpreter(),
     )  # fmt: skip

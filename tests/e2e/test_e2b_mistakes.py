@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 from datetime import datetime
 from typing import Any
@@ -295,3 +296,14 @@ def test_what_is_no_signal_is_refused(envd: Envd, server: Server, signal: Any) -
     status, reply = envd("POST", "/process.Process/SendSignal", json.dumps(content).encode())
     assert (status, reply["code"]) == (400, "invalid_argument")
     process.kill()
+
+
+def test_a_server_under_a_name_that_it_does_not_know_says_what_to_do(server: Server, envd: Envd) -> None:
+    request = (
+        f"GET /health HTTP/1.1\r\nhost: %s:7070\r\ne2b-sandbox-id: {envd.id}\r\ne2b-sandbox-port: 49983\r\n"
+        "connection: close\r\n\r\n"
+    )
+    reply = server.send_raw((request % "elsewhere.example").encode())
+    assert reply.startswith(b"HTTP/1.1 421 ")
+    assert b"SKERRY_SERVER_NAMES" in reply
+    assert server.send_raw((request % socket.gethostname()).encode()).startswith(b"HTTP/1.1 204 ")
