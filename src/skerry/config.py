@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 
@@ -24,6 +25,9 @@ class Settings(BaseSettings):
     """Listen on an address that other machines reach. Put TLS in front: keys travel with every request."""
     domain: str | None = Field(default=None, pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*$", max_length=180)
     """Domain whose names lead here: `api.<domain>`, and `<port>-<sandbox>.<domain>` for programs in sandboxes."""
+    server_names: list[str] = []
+    """Names by which clients reach this server in their URL, beside its addresses, `localhost`, the machine's own name
+    and `domain`. Under any other name no header may say which sandbox is meant. JSON."""
     tls: str = Field(default="off", pattern="^(off|private-ca|files)$")
     """off; private-ca: certificates by an authority of this server's own; files: those of `tls_cert` and `tls_key`."""
     tls_cert: Path | None = None
@@ -91,6 +95,11 @@ class Settings(BaseSettings):
         if self.tls == "files" and (self.tls_cert is None or self.tls_key is None):
             raise ValueError("--tls files needs --tls-cert and --tls-key")
         return self
+
+    @property
+    def own_names(self) -> frozenset[str]:
+        """`server_names` and the machine's own name, in lower case."""
+        return frozenset(name.lower() for name in (*self.server_names, socket.gethostname()))
 
     @property
     def instance(self) -> str:

@@ -11,7 +11,6 @@ import secrets
 import shutil
 import signal
 import socket
-import struct
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,7 +26,6 @@ import anyio.to_thread
 import structlog
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skerry.agentlink import Listener
 from skerry.config import Settings
@@ -41,9 +39,9 @@ from skerry.core.uploads import Uploads
 from skerry.drivers.gvisor import Gvisor
 from skerry.errors import Conflict, Error, InvalidRequest
 from skerry.facades import e2b
+from skerry.facades.connections import LOOK_EVERY_S, Http, cut_stalled
 from skerry.facades.native import create_app
 from skerry.facades.native.metrics import Metrics
-from skerry.facades.streams import RESET
 from skerry.host import mounts
 from skerry.host.cgroups import ControlGroups
 from skerry.host.disks import Disks
@@ -129,7 +127,7 @@ def _application(
     tokens = Tokens(_secret(settings.data_dir))
     limit = settings.body_limit_mib << 20
     return e2b.Front(
-        core, tokens, settings.domain, native=create_app(core, metrics, body_limit=limit),
+        core, tokens, settings.domain, settings.own_names, native=create_app(core, metrics, body_limit=limit),
         control=e2b.create_app(core, tokens, domain, body_limit=limit),
         envd=e2b.create_envd(group), interpreter=e2b.create_interpreter(),
     )  # fmt: skip
@@ -351,32 +349,20 @@ def _tls(settings: Settings) -> Tls | None:
     return None
 
 
-class _Http(HttpToolsProtocol):
-    """uvicorn's protocol, whose applications can reset the connection."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope[RESET] = self._reset  # type: ignore[literal-required]
-
-    def _reset(self) -> None:
-        connection = self.transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
-
-
 class _Uvicorn(uvicorn.Server):
-    """uvicorn without its own signal handling, and with a word when it listens."""
+    """uvicorn without its own signal handling, with a word when it listens, and an eye on its connections."""
 
     def __init__(self, app: Callable[..., object], log_level: str, listener: socket.socket, tls: Tls | None) -> None:
         super().__init__(
             uvicorn.Config(
-                app, http=_Http, ws="websockets-sansio", lifespan="off", access_log=False, log_config=None,
+                app, http=Http, ws="websockets-sansio", lifespan="off", access_log=False, log_config=None,
                 log_level=log_level, timeout_graceful_shutdown=_STOP_GRACE_S, timeout_keep_alive=75,
                 server_header=False, backlog=4096, ws_max_size=16 << 20,
                 ssl_certfile=None if tls is None else tls.certificate, ssl_keyfile=None if tls is None else tls.key,
             )
         )  # fmt: skip
         self._listener = listener
+        self._looked_at = 0.0
         self.ready = anyio.Event()
 
     async def run_until_told(self, scope: anyio.CancelScope) -> None:
@@ -391,6 +377,13 @@ class _Uvicorn(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at > LOOK_EVERY_S:
+            self._looked_at = now
+            cut_stalled(self.server_state.connections, now)
+        return await super().on_tick(counter)
 
 
 def _configure_logging(level: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -97,6 +98,22 @@ def test_a_wrong_key_is_refused(server: Server, key: str) -> None:
 )
 def test_a_wrong_query_is_refused(server: Server, query: str) -> None:
     assert error(server.request("GET", f"/v1/sandboxes?{query}")) == (400, "request.invalid")
+
+
+def test_headers_without_end_cost_nothing_and_nobody_waits(server: Server) -> None:
+    before = server.memory_mib()
+    for _ in range(4):
+        with server.open_socket() as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nx-a: ")
+            with suppress(ConnectionError):
+                for _ in range(100):
+                    connection.sendall(b"a" * (1 << 20))
+            began = time.monotonic()
+            assert server.request("GET", "/v2/sandboxes")[0] == 200
+            assert time.monotonic() - began < 5
+    assert server.memory_mib() - before < 30
+    reply = server.send_raw(b"GET / HTTP/1.1\r\nhost: x\r\nx-a: " + b"a" * (1 << 20) + b"\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 431 ")
 
 
 def test_a_client_that_leaves_kills_what_it_was_waiting_for(server: Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 from datetime import datetime
 from typing import Any
@@ -208,10 +209,10 @@ def test_sandboxes_of_the_native_api_are_not_public(server: Server, sandbox_of_n
 
 def test_metrics_are_measured(server: Server, envd: Envd) -> None:
     assert envd("POST", "/execute", b'{"code": "sum(range(30_000_000))"}', port="49999")[0] == 200
-    _, [metric] = server.request("GET", f"/sandboxes/{envd.id}/metrics")
-    assert 0 < metric["cpuUsedPct"] <= 100
-    assert 0 < metric["memUsed"] < metric["memTotal"]
-    assert 0 < envd("GET", "/metrics")[1]["cpu_used_pct"] <= 100
+    _, metrics = server.request("GET", f"/sandboxes/{envd.id}/metrics")
+    assert 0 < max(metric["cpuUsedPct"] for metric in metrics) <= 100
+    assert all(0 < metric["memUsed"] < metric["memTotal"] for metric in metrics)
+    assert 0 <= envd("GET", "/metrics")[1]["cpu_used_pct"] <= 100
 
 
 def test_pages_of_other_origins_may_ask(server: Server, envd: Envd) -> None:
@@ -254,3 +255,55 @@ def test_logs_and_metrics(server: Server) -> None:
     names = ",".join(f"sb{number}" for number in range(101))
     status, _ = server.request("GET", f"/sandboxes/metrics?sandbox_ids={names}", b"", f"x-api-key: {server.api_key}")
     assert status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "port"),
+    [
+        ("/process.Process/Start", "application/connect+json", "49983"),
+        ("/process.Process/StreamInput", "application/connect+json", "49983"),
+        ("/filesystem.Filesystem/Stat", "application/json", "49983"),
+        ("/files?path=/tmp/cut", "application/octet-stream", "49983"),
+        ("/execute", "application/json", "49999"),
+        ("/v2/sandboxes", "application/json", ""),
+        ("/v1/sandboxes", "application/json", ""),
+        ("/v1/sandboxes/{id}/files?path=/tmp/cut", "application/octet-stream", ""),
+    ],
+)
+def test_leaving_in_the_middle_of_a_request_is_no_fault(
+    server: Server, envd: Envd, path: str, kind: str, port: str
+) -> None:
+    method = "PUT" if "/v1/sandboxes/" in path else "POST"
+    logged = server.log.stat().st_size
+    to_sandbox = f"e2b-sandbox-id: {envd.id}\r\ne2b-sandbox-port: {port}\r\n" if port else ""
+    request = (
+        f"{method} {path.format(id=envd.id)} HTTP/1.1\r\nhost: localhost\r\n{to_sandbox}x-access-token: {envd.token}\r\n"
+        f"x-api-key: {server.api_key}\r\ncontent-type: {kind}\r\ncontent-length: 100\r\n\r\n"
+    )
+    server.send_raw(request.encode() + b"\0\0")
+    with server.open_socket() as connection:
+        connection.sendall(request.encode() + b"\0\0")
+    assert envd("GET", "/health")[0] == 204
+    assert envd("GET", "/files?path=/tmp/cut")[0] == 404
+    assert "Traceback" not in server.log.read_text()[logged:]
+
+
+@pytest.mark.parametrize("signal", [[], {}, 1.5, None, True, "SIGNAL_UNSPECIFIED", "15"])
+def test_what_is_no_signal_is_refused(envd: Envd, server: Server, signal: Any) -> None:
+    sandbox = server.connect(envd.id)
+    process = sandbox.exec(["sleep", "60"], background=True)
+    content = {"process": {"pid": process.pid}, "signal": signal}
+    status, reply = envd("POST", "/process.Process/SendSignal", json.dumps(content).encode())
+    assert (status, reply["code"]) == (400, "invalid_argument")
+    process.kill()
+
+
+def test_a_server_under_a_name_that_it_does_not_know_says_what_to_do(server: Server, envd: Envd) -> None:
+    request = (
+        f"GET /health HTTP/1.1\r\nhost: %s:7070\r\ne2b-sandbox-id: {envd.id}\r\ne2b-sandbox-port: 49983\r\n"
+        "connection: close\r\n\r\n"
+    )
+    reply = server.send_raw((request % "elsewhere.example").encode())
+    assert reply.startswith(b"HTTP/1.1 421 ")
+    assert b"SKERRY_SERVER_NAMES" in reply
+    assert server.send_raw((request % socket.gethostname()).encode()).startswith(b"HTTP/1.1 204 ")

@@ -23,6 +23,9 @@ from skerry.facades.e2b.front import _address, _preflight
 pytestmark = pytest.mark.anyio
 
 
+NAMES = frozenset({"vm.lan"})
+
+
 def request(body: bytes, pieces: int = 7, **headers: str) -> Request:
     """A POST whose body comes in pieces."""
     left = [body[at : at + pieces] for at in range(0, len(body), pieces)]
@@ -40,6 +43,7 @@ def request(body: bytes, pieces: int = 7, **headers: str) -> Request:
         ("127.0.0.1:7070", "/v2/sandboxes", "x-api-key", "control"), ("127.0.0.1:7070", "/v1/sandboxes", "x-api-key", None),
         ("localhost:7070", "/files", "e2b-sandbox-id,e2b-sandbox-port", "envd"),
         ("evil.example", "/files", "e2b-sandbox-id,e2b-sandbox-port", None),
+        ("vm.lan:7070", "/files", "e2b-sandbox-id,e2b-sandbox-port", "envd"),
         ("49983-sb1.sbx.localhost", "/files", "", "envd"), ("49999-sb1.sbx.localhost", "/execute", "", "interpreter"),
         ("3000-sb1.sbx.localhost", "/sandboxes", "", None), ("api.sbx.localhost", "/sandboxes", "", "control"),
     ],
@@ -50,9 +54,9 @@ async def test_which_service_answers_a_browsers_question(host: str, path: str, a
         headers["access-control-request-headers"] = asked
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": "OPTIONS", "path": path, "headers": raw}
-    assert _preflight(scope, "sbx.localhost") == service
-    assert _preflight({**scope, "method": "GET"}, "sbx.localhost") is None
-    assert _preflight({**scope, "headers": raw[:1]}, "sbx.localhost") is None
+    assert _preflight(scope, "sbx.localhost", NAMES) == service
+    assert _preflight({**scope, "method": "GET"}, "sbx.localhost", NAMES) is None
+    assert _preflight({**scope, "headers": raw[:1]}, "sbx.localhost", NAMES) is None
 
 
 @pytest.mark.parametrize(
@@ -72,17 +76,19 @@ async def test_which_service_answers_a_browsers_question(host: str, path: str, a
         # A name decides before a header does, and a foreign name never lets a header decide.
         ("8080-sb12.sbx.localhost", {"e2b-sandbox-id": "sb99", "e2b-sandbox-port": "1"}, ("sb12", 8080)),
         ("evil.example", {"e2b-sandbox-id": "sb12", "e2b-sandbox-port": "1"}, None),
+        ("VM.lan:7070", {"e2b-sandbox-id": "sb12", "e2b-sandbox-port": "1"}, ("sb12", 1)),
+        ("x.vm.lan", {"e2b-sandbox-id": "sb12", "e2b-sandbox-port": "1"}, None),
         ("localhost", {"e2b-sandbox-id": "sb12", "e2b-sandbox-port": "x"}, None),
     ],
 )
 async def test_which_sandbox_a_request_is_for(host: str, headers: dict[str, str], found: object) -> None:
     raw = [(b"host", host.encode()), *((name.encode(), value.encode()) for name, value in headers.items())]
-    assert _address(HTTPConnection({"type": "http", "headers": raw}), "sbx.localhost") == found
+    assert _address(HTTPConnection({"type": "http", "headers": raw}), "sbx.localhost", NAMES) == found
 
 
 async def test_without_a_domain_names_lead_nowhere() -> None:
     connection = HTTPConnection({"type": "http", "headers": [(b"host", b"8080-sb12.sbx.localhost")]})
-    assert _address(connection, None) is None
+    assert _address(connection, None, NAMES) is None
 
 
 async def messages(body: bytes, pieces: int = 7) -> list[dict[str, Any]]:

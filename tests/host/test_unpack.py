@@ -73,6 +73,8 @@ def test_a_layer_is_unpacked(tmp_path: Path) -> None:
         [file("name"), file("name/below")],
         [("name/", tarfile.DIRTYPE, "", b""), file("name")],
         [("/".join("d" * 300), tarfile.DIRTYPE, "", b"")],
+        [file(".wh.name/below")],
+        [file("file"), ("same", tarfile.LNKTYPE, ".wh.name/file", b"")],
     ],
     ids=str,
 )
@@ -92,12 +94,46 @@ def test_bombs_are_refused(tmp_path: Path) -> None:
             unpack(made, tmp_path / f"tree-{allowance.bytes}", allowance)
 
 
+def test_directories_that_only_paths_name_are_counted(tmp_path: Path) -> None:
+    """A few bytes an entry, and nearly two hundred directories each."""
+    deep = [file(f"{number}/" + "d/" * 190 + "f", b"") for number in range(200)]
+    made = archive(tmp_path / "layer.tar", *deep)
+    for allowance in (Allowance(bytes=1 << 20), Allowance(entries=201)):
+        target = tmp_path / f"tree-{allowance.entries}"
+        with pytest.raises(UnsafeTree, match="more files or bytes"):
+            unpack(made, target, allowance)
+        assert sum(len(names) for _, names, _ in os.walk(target)) < 400
+
+
+def test_small_files_cost_what_they_take_on_disk(tmp_path: Path) -> None:
+    made = archive(tmp_path / "layer.tar", *(file(f"f{number}") for number in range(1000)))
+    with pytest.raises(UnsafeTree, match="more files or bytes"):
+        unpack(made, tmp_path / "tree", Allowance(bytes=1 << 20))
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE])
+@pytest.mark.parametrize("moment", ["inf", "-inf", "nan", "1e300", "99999999999999999999"])
+def test_a_time_that_is_none_is_refused(tmp_path: Path, kind: bytes, moment: str) -> None:
+    with tarfile.open(tmp_path / "layer.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("name")
+        member.type, member.pax_headers = kind, {"mtime": moment}
+        tar.addfile(member)
+    with pytest.raises(UnsafeTree, match="'name': its time"):
+        unpack(tmp_path / "layer.tar", tmp_path / "tree", Allowance())
+
+
+def test_notes_of_a_file_system_are_left_out(tmp_path: Path) -> None:
+    made = archive(tmp_path / "layer.tar", file(".wh..wh.plnk/1.2"), file(".wh..wh.aufs", b""), file("a"))
+    unpack(made, tmp_path / "tree", Allowance())
+    assert os.listdir(tmp_path / "tree") == ["a"]
+
+
 def test_as_a_program_of_its_own(tmp_path: Path) -> None:
     good, bad = archive(tmp_path / "good.tar", file("a")), tmp_path / "bad.tar"
     bad.write_bytes(b"no archive at all" * 100)
 
     def run(source: Path, target: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "skerry.host.unpack", source, tmp_path / target, "1000", "10"]
+        command = [sys.executable, "-m", "skerry.host.unpack", source, tmp_path / target, "10000", "10"]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert (run(good, "one").returncode, run(bad, "two").returncode) == (0, 1)

@@ -21,6 +21,7 @@ from websockets.uri import parse_uri
 
 from skerry.core import Core
 from skerry.errors import Error, PortNotOpen
+from skerry.facades.streams import patient
 from skerry.ports import ByteStream
 
 _HOP_BY_HOP = frozenset(
@@ -84,6 +85,7 @@ class Proxied(Response):
         request, to = self._request, self._to
         headers = [*_passed(request.scope["headers"], to.hidden), (b"host", to.host), *_forwarded(request.scope, to)]
         content: AsyncIterator[bytes] | None = None
+        patient(request.scope)
         length = request.headers.get("content-length")
         if length is not None:
             headers.append((b"content-length", length.encode()))

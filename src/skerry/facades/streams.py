@@ -30,6 +30,8 @@ STALLED_S = 60.0
 """A caller that takes nothing for that long is cut off."""
 RESET = "skerry.reset"
 """Key of the scope's function that resets the connection."""
+PATIENT = "skerry.patient"
+"""Key of the scope's function that lets the caller take its time with the request's body."""
 NDJSON = "application/x-ndjson"
 _HEARTBEAT = b'{"type":"heartbeat"}\n'
 
@@ -38,6 +40,12 @@ def reset(scope: Scope) -> None:
     """Break the connection off: nobody can take that for the end of a reply, and nothing waits for a reader."""
     if RESET in scope:
         scope[RESET]()
+
+
+def patient(scope: Scope) -> None:
+    """The body is a stream that may be quiet for long: as long as somebody types, or a program talks."""
+    if PATIENT in scope:
+        scope[PATIENT]()
 
 
 def line(event: BaseModel) -> bytes:

@@ -16,6 +16,8 @@ from skerry.host.sparse import copy_blocks
 
 DEPTH_MAX = 200
 """Directories below each other."""
+BLOCK = 4096
+"""Of a file system, in bytes."""
 OPAQUE = "trusted.overlay.opaque"
 """The mark on a directory that hides what lower layers have in it."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,21 +34,27 @@ class Allowance:
     """What a tree may still hold."""
 
     bytes: int = 64 << 30
+    """On disk: content fills whole blocks, and every entry has one of its own, whatever it is."""
     entries: int = 4_000_000
 
     def take(self, size: int, where: str) -> None:
-        """One entry of that size. Raises UnsafeTree."""
+        """One entry with that much content. Raises UnsafeTree."""
         self.entries -= 1
-        self.bytes -= size
+        self.bytes -= (-(-size // BLOCK) + 1) * BLOCK
         if self.entries < 0 or self.bytes < 0:
             raise UnsafeTree(f"cannot take {where!r}: the tree has more files or bytes than an image may have")
 
 
 class Tree:
-    """A directory of ours that entries are put into, by paths relative to it. Close it, or use it with `with`."""
+    """A directory of ours that entries are put into, by paths relative to it. Close it, or use it with `with`.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        allowance: pays for each directory that is made because a path leads through it.
+    """
+
+    def __init__(self, path: Path, allowance: Allowance) -> None:
         self._root = os.open(path, _DIRECTORY)
+        self._allowance = allowance
 
     def __enter__(self) -> Tree:
         return self
@@ -58,7 +66,7 @@ class Tree:
         """A descriptor of a directory, made (0755, root's) where it is missing.
 
         Raises:
-            UnsafeTree: a part of the path is something else, or the path is too deep.
+            UnsafeTree: a part of the path is something else, or the path is too deep, or nothing is left for it.
         """
         if len(parts) > DEPTH_MAX:
             raise UnsafeTree(f"cannot take {'/'.join(parts)[:80]!r}…: more than {DEPTH_MAX} directories deep")
@@ -67,6 +75,7 @@ class Tree:
             try:
                 with suppress(FileExistsError):
                     os.mkdir(part, 0o755, dir_fd=current)
+                    self._allowance.take(0, "/".join(parts[: number + 1])[:200])
                 below = os.open(part, _DIRECTORY, dir_fd=current)
             except OSError as error:
                 where = "/".join(parts[: number + 1])

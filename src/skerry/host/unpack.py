@@ -12,17 +12,20 @@ import resource
 import stat
 import sys
 import tarfile
-from contextlib import suppress
 from pathlib import Path
 
 from skerry.host.trees import Allowance, Tree, UnsafeTree, hide, hide_all
 
 _WHITEOUT = ".wh."
+_AUFS = ".wh..wh."
+"""aufs's own notes: nothing of an image."""
 _OPAQUE = ".wh..wh..opq"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 1024 * 1024
 _MEMORY_MAX = 1 << 30
 _ID_MAX = 1 << 31
+_TIME_MAX = 1 << 40
+"""Seconds before or after 1970."""
 
 
 def unpack(archive: Path, target: Path, allowance: Allowance) -> None:
@@ -34,7 +37,7 @@ def unpack(archive: Path, target: Path, allowance: Allowance) -> None:
         tarfile.TarError, OSError
     """
     target.mkdir(mode=0o755)
-    with Tree(target) as tree, tarfile.open(archive, "r|*", errorlevel=2) as members:
+    with Tree(target, allowance) as tree, tarfile.open(archive, "r|*", errorlevel=2) as members:
         unpacking = _Unpacking(tree, target, allowance)
         for member in members:
             unpacking.take(members, member)
@@ -48,6 +51,8 @@ def _parts(name: str) -> tuple[str, ...]:
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in parts:
         raise UnsafeTree(f"cannot take {name[:200]!r}: its path leads upwards")
+    if any(part.startswith(_WHITEOUT) and not part.startswith(_AUFS) for part in parts[:-1]):
+        raise UnsafeTree(f"cannot take {name[:200]!r}: its path leads through what it hides")
     return parts
 
 
@@ -60,6 +65,10 @@ class _Unpacking:
         """One entry. Raises UnsafeTree."""
         parts = _parts(member.name)
         self._allowance.take(max(0, member.size), member.name)
+        if any(part.startswith(_AUFS) for part in parts[:-1]):
+            return
+        if not abs(member.mtime) < _TIME_MAX:  # nor is what is no number
+            raise UnsafeTree(f"cannot take {member.name!r}: its time is no valid number")
         if not 0 <= member.uid < _ID_MAX or not 0 <= member.gid < _ID_MAX:
             raise UnsafeTree(f"cannot take {member.name!r}: its owner is no valid number")
         if not parts:
@@ -81,9 +90,9 @@ class _Unpacking:
             if name == _OPAQUE:
                 hide_all(parent)
                 return
+            if name.startswith(_AUFS):
+                return
             hidden = name.removeprefix(_WHITEOUT)
-            if hidden.startswith(_WHITEOUT):
-                return  # aufs's own notes
             if hidden in ("", ".", "..") or self._tree.look(parent, hidden) is not None:
                 raise UnsafeTree(f"cannot take {'/'.join(parts)!r}: it hides what the same archive holds")
             hide(parent, hidden)
@@ -150,8 +159,7 @@ class _Unpacking:
     def finish(self) -> None:
         for parts, moment in reversed(self._times):
             directory = self._tree.open_directory(parts)
-            with suppress(OverflowError):
-                os.utime(directory, (moment, moment))
+            os.utime(directory, (moment, moment))
             os.close(directory)
 
 

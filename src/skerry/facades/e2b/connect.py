@@ -14,14 +14,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from skerry.errors import SandboxLost, SandboxNotRunning
 from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error
 from skerry.facades.e2b.read import MESSAGE_MAX, Content, json_object, object_of
 from skerry.facades.e2b.sandbox import SandboxCall, named_user, sandbox_of, user_of
-from skerry.facades.streams import Framing, StreamResponse
+from skerry.facades.streams import Framing, StreamResponse, patient
 
 Events = AbstractAsyncContextManager[AsyncIterator[Content]]
 
@@ -62,7 +62,9 @@ def unary(method: Unary) -> Endpoint:
             return JSONResponse(await method(_call(request, _JSON), await json_object(request)))
         except WrongCodec as wrong:
             return wrong.reply()
-        except CALLERS_MISTAKES as error:
+        except ClientDisconnect:
+            raise
+        except Exception as error:
             shown = connect_error(error, named_user(request))
             return JSONResponse(shown.to_wire(), HTTP_STATUS[shown.code])
 
@@ -77,7 +79,9 @@ def server_stream(method: ServerStream, keepalive: Content) -> Endpoint:
             source = method(_call(request, _STREAM), await _only_message(request))
         except WrongCodec as wrong:
             return wrong.reply()
-        except CALLERS_MISTAKES as error:
+        except ClientDisconnect:
+            raise
+        except Exception as error:
             return _refused_stream(error, request)
         every_s = float(_number(request.headers.get("keepalive-ping-interval", "")) or _KEEPALIVE_S)
         return StreamResponse(source, _framing(named_user(request), keepalive), heartbeat_s=every_s)
@@ -89,11 +93,14 @@ def client_stream(method: ClientStream) -> Endpoint:
     """The endpoint of a method that has a stream of requests and one reply."""
 
     async def endpoint(request: Request) -> Response:
+        patient(request.scope)
         try:
             reply = await method(_call(request, _STREAM), _messages(request))
         except WrongCodec as wrong:
             return wrong.reply()
-        except CALLERS_MISTAKES as error:
+        except ClientDisconnect:
+            raise
+        except Exception as error:
             return _refused_stream(error, request)
         return Response(envelope(reply) + envelope({}, _LAST), media_type=_STREAM)
 

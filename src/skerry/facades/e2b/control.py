@@ -12,6 +12,7 @@ from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from skerry import __version__
@@ -25,6 +26,7 @@ from skerry.facades.e2b.errors import first_problem, plain_error, rest_error
 from skerry.facades.e2b.rest import ENVD_VERSION, Body, Caller, CallerOf, moment
 from skerry.facades.e2b.sandbox import ENVD, FACTS, TRAFFIC, Facts, Use, facts_of, measured, whole_cores
 from skerry.facades.limits import BodyLimit, BodyRefused
+from skerry.facades.requests import FAULT, Route, left
 from skerry.models import Sandbox, SandboxSpec, SandboxState, SandboxUpdate
 from skerry.ports import SandboxRecord
 
@@ -33,6 +35,10 @@ _NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _MEASURED_MAX = 100
 """E2B's buckets of time."""
 _V1_TIMEOUT_S, _V2_TIMEOUT_S = 15, 300
+
+
+Seconds = Annotated[int, Field(le=10 * 365 * 86400)]
+"""No more than the core takes; how little is possible, each call says itself."""
 
 
 class Network(Body):
@@ -46,7 +52,7 @@ class Network(Body):
 
 class NewSandbox(Body):
     templateID: Annotated[str, Field(min_length=1, max_length=256)]
-    timeout: int | None = None
+    timeout: Seconds | None = None
     secure: bool | None = None
     allow_internet_access: bool | None = None
     metadata: dict[str, str] | None = None
@@ -67,11 +73,11 @@ class NewSandbox(Body):
 
 
 class ConnectSandbox(Body):
-    timeout: int | None = None
+    timeout: Seconds | None = None
 
 
 class Timeout(Body):
-    timeout: int
+    timeout: Seconds
 
 
 class Refresh(Body):
@@ -89,12 +95,15 @@ def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: in
         title="Skerry: E2B", version=__version__, docs_url=None, redoc_url=None, strict_content_type=False,
         redirect_slashes=False, middleware=[PAGES],
     )  # fmt: skip
+    app.router.route_class = Route
     app.state.core, app.state.tokens, app.state.domain = core, tokens, domain
     app.add_exception_handler(Error, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ValidationError, _invalid)
     app.add_middleware(BodyLimit, limit=body_limit, render=rest_error, streamed=templates.STREAMED)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, left)
+    app.add_exception_handler(Exception, _fault)
     app.post("/sandboxes", status_code=201)(create_v1)
     app.post("/v2/sandboxes", status_code=201)(create_v2)
     app.get("/sandboxes")(listing_v1)
@@ -131,6 +140,10 @@ async def _http(request: Request, error: Exception) -> Response:
     if isinstance(error, BodyRefused):
         return rest_error(error.error, error.headers)
     return plain_error(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return plain_error(500, FAULT)
 
 
 # --- sandboxes ------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio.abc
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -13,6 +13,7 @@ from skerry.facades.e2b.browsers import PAGES
 from skerry.facades.e2b.connect import Endpoint, client_stream, server_stream, unary
 from skerry.facades.e2b.errors import plain_error
 from skerry.facades.e2b.read import Content
+from skerry.facades.requests import left
 
 _EVENT_KEEPALIVE: Content = {"event": {"keepalive": {}}}
 
@@ -47,7 +48,9 @@ def create_envd(group: anyio.abc.TaskGroup) -> Starlette:
         Route("/metrics", files.metrics, methods=["GET"]),
         Route("/envs", files.envs, methods=["GET"]),
     ]
-    return Starlette(middleware=[PAGES], routes=routes, exception_handlers={404: _nothing, 405: _nothing})
+    return Starlette(
+        middleware=[PAGES], routes=routes, exception_handlers={404: _nothing, 405: _nothing, ClientDisconnect: left}
+    )
 
 
 async def _nothing(request: Request, _: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -33,6 +34,9 @@ from skerry.errors import (
     Unauthenticated,
     UserNotFound,
 )
+from skerry.facades.requests import FAULT
+
+logger = logging.getLogger(__name__)
 
 HTTP_STATUS = {
     "canceled": 499, "unknown": 500, "invalid_argument": 400, "deadline_exceeded": 504, "not_found": 404,
@@ -76,12 +80,14 @@ def first_problem(error: ValidationError) -> str:
 
 
 def connect_error(error: Exception, user: str) -> ConnectError:
-    """The same error in Connect's terms, of a call made for `user`."""
+    """The same error in Connect's terms, of a call made for `user`; a fault of ours is logged."""
     if isinstance(error, ConnectError):
         return error
     if isinstance(error, ValidationError):
         return ConnectError("invalid_argument", first_problem(error))
-    assert isinstance(error, Error)
+    if not isinstance(error, Error):
+        logger.error("fault in a call of envd", exc_info=error)
+        return ConnectError("internal", FAULT)
     if isinstance(error, UserNotFound):
         return ConnectError("unauthenticated", f"invalid username: '{user}'")
     code = next((code for kinds, code in _CONNECT if isinstance(error, kinds)), "internal")

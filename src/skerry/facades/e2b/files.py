@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -42,7 +42,9 @@ def answered(endpoint: Endpoint) -> Endpoint:
         user = request.query_params.get("username") or sandbox_of(request).user
         try:
             return await endpoint(request)
-        except CALLERS_MISTAKES as error:
+        except ClientDisconnect:
+            raise
+        except Exception as error:
             return _refused(error, user)
 
     return guarded

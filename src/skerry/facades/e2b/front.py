@@ -42,6 +42,8 @@ class Front:
     tokens: Tokens
     domain: str | None
     """Below which names lead to sandboxes; None: only headers do."""
+    names: frozenset[str]
+    """Of the server itself, beside those that `_is_server` knows."""
     native: ASGIApp
     control: ASGIApp
     envd: ASGIApp
@@ -50,10 +52,12 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.native(scope, receive, send)
-        elif (asked := _preflight(scope, self.domain)) is not None:
+        elif (asked := _preflight(scope, self.domain, self.names)) is not None:
             await getattr(self, asked)(scope, receive, send)
-        elif (address := _address(HTTPConnection(scope), self.domain)) is not None:
+        elif (address := _address(connection := HTTPConnection(scope), self.domain, self.names)) is not None:
             await self._sandbox(*address, scope, receive, send)
+        elif scope["type"] == "http" and _asks_by_header(connection):
+            await _misdirected(connection)(scope, receive, send)
         elif scope["type"] == "http" and _E2B_PATH.fullmatch(scope["path"]):
             await self.control(scope, receive, send)
         else:
@@ -83,42 +87,60 @@ class Front:
             await _unavailable(scope, sandbox_id, _NOT_OPEN, port)(scope, receive, send)
 
 
-def _address(connection: HTTPConnection, domain: str | None) -> tuple[str, int] | None:
+def _host(connection: HTTPConnection) -> str:
+    """The name in the URL, without its port."""
+    return re.sub(r":\d+$", "", connection.headers.get("host", "").lower())
+
+
+def _asks_by_header(connection: HTTPConnection) -> bool:
+    headers = connection.headers
+    return "e2b-sandbox-id" in headers and re.fullmatch("[0-9]{1,5}", headers.get("e2b-sandbox-port", "")) is not None
+
+
+def _address(connection: HTTPConnection, domain: str | None, names: frozenset[str]) -> tuple[str, int] | None:
     """Sandbox and port that a request is for."""
-    name = re.sub(r":\d+$", "", connection.headers.get("host", "").lower())
+    name = _host(connection)
     below = name.removesuffix(f".{domain}") if domain is not None and name.endswith(f".{domain}") else ""
     if found := _NAME.fullmatch(below):
         return found[2], int(found[1])
-    sandbox_id, port = connection.headers.get("e2b-sandbox-id"), connection.headers.get("e2b-sandbox-port", "")
-    if sandbox_id and re.fullmatch("[0-9]{1,5}", port) and _is_server(name, domain):
-        return sandbox_id.partition("-")[0], int(port)
+    if _asks_by_header(connection) and _is_server(name, domain, names):
+        headers = connection.headers
+        return headers["e2b-sandbox-id"].partition("-")[0], int(headers["e2b-sandbox-port"])
     return None
 
 
-def _preflight(scope: Scope, domain: str | None) -> str | None:
+def _misdirected(connection: HTTPConnection) -> Response:
+    """To one that reaches us by a name that might be anybody's: a page of a sandbox's, or one whose name was made to
+    lead here, must not say by header which sandbox a browser talks to."""
+    name = _host(connection)
+    message = f"{name!r} is not known to be this server: add it to the setting SKERRY_SERVER_NAMES"
+    return JSONResponse({"code": "failed_precondition", "message": message}, 421)
+
+
+def _preflight(scope: Scope, domain: str | None, names: frozenset[str]) -> str | None:
     """Which service a browser's question is for, whether a page may call it; None: it is no such question to us.
 
     Where headers say which sandbox is meant, the question only names them.
     """
     if scope["type"] != "http" or scope["method"] != "OPTIONS":
         return None
-    headers = HTTPConnection(scope).headers
+    connection = HTTPConnection(scope)
+    name, headers = _host(connection), connection.headers
     if "origin" not in headers or "access-control-request-method" not in headers:
         return None
-    name = re.sub(r":\d+$", "", headers.get("host", "").lower())
     if domain is not None and name.endswith(f".{domain}"):
         found = _NAME.fullmatch(name.removesuffix(f".{domain}"))
         if found is not None:
             return {ENVD_PORT: "envd", INTERPRETER_PORT: "interpreter"}.get(int(found[1]))
     asked = headers.get("access-control-request-headers", "").lower()
-    if "e2b-sandbox-id" in asked and _is_server(name, domain):
+    if "e2b-sandbox-id" in asked and _is_server(name, domain, names):
         return "envd"
     return "control" if _E2B_PATH.fullmatch(scope["path"]) else None
 
 
-def _is_server(name: str, domain: str | None) -> bool:
+def _is_server(name: str, domain: str | None, names: frozenset[str]) -> bool:
     """Whether this names the server itself: then headers may say which sandbox is meant."""
-    if name == "localhost" or (domain is not None and name in (domain, f"sandbox.{domain}")):
+    if name == "localhost" or name in names or (domain is not None and name in (domain, f"sandbox.{domain}")):
         return True
     try:
         ipaddress.ip_address(name.strip("[]"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -20,6 +20,7 @@ from skerry.facades.e2b.browsers import PAGES
 from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, first_problem
 from skerry.facades.e2b.read import Content, json_object, mapping, optional_text, text
 from skerry.facades.e2b.sandbox import sandbox_of
+from skerry.facades.requests import FAULT, left
 from skerry.facades.streams import Framing, StreamResponse
 from skerry.models import CodeSpec, Context, ContextSpec, Done, ExecutionError, Result, Stderr, Stdout
 
@@ -152,6 +153,10 @@ async def _known_error(request: Request, error: Exception) -> Response:
     return PlainTextResponse(error.message, status)
 
 
+async def _fault(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(FAULT, 500)
+
+
 def create_interpreter() -> Starlette:
     """The application that answers for port 49999 of every sandbox."""
     return Starlette(
@@ -164,5 +169,5 @@ def create_interpreter() -> Starlette:
             Route("/contexts/{id}/restart", restart_context, methods=["POST"]),
             Route("/health", health, methods=["GET"]),
         ],
-        exception_handlers=dict.fromkeys(CALLERS_MISTAKES, _known_error),
+        exception_handlers={**dict.fromkeys(CALLERS_MISTAKES, _known_error), ClientDisconnect: left, Exception: _fault},
     )  # fmt: skip

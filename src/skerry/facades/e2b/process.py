@@ -128,9 +128,10 @@ async def close_stdin(call: Call, content: Content) -> Content:
 async def send_signal(call: Call, content: Content) -> Content:
     """`SendSignal`: to the process and its group: what a killed shell started goes with it."""
     process = await _selected(call, content)
-    number = _SIGNALS.get(content.get("signal", ""))
+    wanted = content.get("signal")
+    number = _SIGNALS.get(wanted) if isinstance(wanted, str | int) else None
     if number is None:
-        raise ConnectError("invalid_argument", f"invalid signal: {content.get('signal')!r}")
+        raise ConnectError("invalid_argument", f"invalid signal: {wanted!r}")
     await call.sandbox.core.processes.signal(*call.sandbox.where, process.pid, Signal(signal=int(number)))
     return {}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from starlette.requests import Request
 
 from skerry.facades.e2b.errors import ConnectError
+from skerry.facades.requests import parse_json
 
 Content = dict[str, Any]
 
@@ -27,7 +27,7 @@ async def json_object(request: Request) -> Content:
 def object_of(data: bytes | bytearray) -> Content:
     """JSON that must be an object; empty when there is nothing."""
     try:
-        content = json.loads(data or b"{}")
+        content = parse_json(data or b"{}")
     except (ValueError, RecursionError) as error:
         raise ConnectError("invalid_argument", f"the request is not JSON: {error}") from None
     if not isinstance(content, dict):

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from skerry import __version__
@@ -21,6 +22,7 @@ from skerry.errors import Error, InternalError, InvalidRequest, NotFound
 from skerry.facades.limits import BodyLimit, BodyRefused
 from skerry.facades.native import code, files, keys, lifecycle, meta, ports, processes, sandboxes, templates, terminal
 from skerry.facades.native.metrics import Metrics
+from skerry.facades.requests import FAULT, left
 from skerry.facades.streams import STREAMED
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ def create_app(core: Core, metrics: Metrics, *, body_limit: int = 16 * 1024 * 10
     app.add_exception_handler(Error, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, left)
     app.add_exception_handler(Exception, _fault)
     app.add_middleware(BodyLimit, limit=body_limit, render=render, streamed=_STREAMED)
     return app
@@ -117,4 +120,4 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _fault(request: Request, error: Exception) -> Response:
     logger.error("fault in %s %s", request.method, request.url.path, exc_info=error)
-    return render(InternalError("cannot finish the request: a fault of the server's; its log has the details"))
+    return render(InternalError(FAULT))

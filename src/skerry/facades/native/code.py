@@ -9,10 +9,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from skerry.facades.native.access import CallerOf
+from skerry.facades.requests import Route
 from skerry.facades.streams import NdjsonResponse, ndjson_of, while_connected
 from skerry.models import CodeReply, CodeSpec, Context, ContextSpec, Done, ExecutionError, Reply, Result, Stderr, Stdout
 
-router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}", tags=["code"])
+router = APIRouter(route_class=Route, strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}", tags=["code"])
 
 
 class ContextList(Reply):

@@ -12,10 +12,13 @@ from skerry.errors import InvalidRequest, IsADirectory
 from skerry.facades.download import Download, content_headers
 from skerry.facades.file_metadata import file_metadata
 from skerry.facades.native.access import CallerOf
+from skerry.facades.requests import Route
 from skerry.facades.streams import NdjsonResponse, ndjson_of
 from skerry.models import FileInfo, FileList, FileType, MakeDirectory, Rename, SetAttributes, WatchEvent
 
-router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}/files", tags=["files"])
+router = APIRouter(
+    route_class=Route, strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}/files", tags=["files"]
+)
 
 FilePath = Annotated[str, Query(description="Absolute, or relative to the user's home directory")]
 User = Annotated[str | None, Query(min_length=1, max_length=256, description="Default: the template's")]

@@ -6,9 +6,10 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from skerry.facades.native.access import CallerOf
+from skerry.facades.requests import Route
 from skerry.models import Key, KeySpec, NewKey, Reply
 
-router = APIRouter(strict_content_type=False, prefix="/v1/keys", tags=["keys"])
+router = APIRouter(route_class=Route, strict_content_type=False, prefix="/v1/keys", tags=["keys"])
 
 
 class KeyList(Reply):

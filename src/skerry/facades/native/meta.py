@@ -9,10 +9,11 @@ from starlette.responses import Response
 
 from skerry import __version__
 from skerry.facades.native.access import CallerOf
+from skerry.facades.requests import Route
 from skerry.facades.streams import NdjsonResponse
 from skerry.models import Event, Reply
 
-router = APIRouter(strict_content_type=False, tags=["server"])
+router = APIRouter(route_class=Route, strict_content_type=False, tags=["server"])
 
 
 class Health(Reply):

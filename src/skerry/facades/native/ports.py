@@ -10,8 +10,11 @@ from starlette.types import Scope
 
 from skerry.facades.native.access import Caller, CallerOf
 from skerry.facades.proxy import Destination, Proxied, proxy_websocket, query_of
+from skerry.facades.requests import Route
 
-router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}/ports/{port}", tags=["ports"])
+router = APIRouter(
+    route_class=Route, strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}/ports/{port}", tags=["ports"]
+)
 
 Port = Annotated[int, Path(ge=1, le=65535)]
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

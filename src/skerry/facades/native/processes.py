@@ -9,10 +9,13 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from skerry.facades.native.access import CallerOf
-from skerry.facades.streams import NdjsonResponse, ndjson_of, while_connected
+from skerry.facades.requests import Route
+from skerry.facades.streams import NdjsonResponse, ndjson_of, patient, while_connected
 from skerry.models import Exit, Output, Process, ProcessResult, ProcessSpec, Reply, Signal, Started, TerminalSize
 
-router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}/processes", tags=["processes"])
+router = APIRouter(
+    route_class=Route, strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}/processes", tags=["processes"]
+)
 
 Pid = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Offset = Annotated[int | None, Query(ge=0, le=2**62)]
@@ -64,6 +67,7 @@ async def output(
 @router.post("/{pid}/stdin", status_code=204, response_class=Response)
 async def stdin(request: Request, caller: CallerOf, sandbox_id: str, pid: Pid, eof: bool = False) -> None:
     """The body is written to the process's input; `eof` closes it."""
+    patient(request.scope)
     await caller.core.processes.write_stdin(caller.tenant_id, sandbox_id, pid, request.stream(), eof=eof)
 
 

@@ -12,6 +12,7 @@ from skerry.core.sandboxes import LIVE_STATES
 from skerry.errors import InvalidRequest
 from skerry.facades.native.access import CallerOf
 from skerry.facades.native.meta import EventList
+from skerry.facades.requests import Route
 from skerry.models import (
     Reply,
     Sandbox,
@@ -23,7 +24,7 @@ from skerry.models import (
     UsageSample,
 )
 
-router = APIRouter(strict_content_type=False, prefix="/v1/sandboxes", tags=["sandboxes"])
+router = APIRouter(route_class=Route, strict_content_type=False, prefix="/v1/sandboxes", tags=["sandboxes"])
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 

@@ -12,10 +12,11 @@ from starlette.responses import Response
 from skerry.core import Core
 from skerry.errors import NotFound, TemplateBuildFailed
 from skerry.facades.native.access import Caller, CallerOf
+from skerry.facades.requests import Route
 from skerry.facades.streams import NdjsonResponse, ndjson_of
 from skerry.models import Build, BuildSpec, BuildState, Limits, Reply, Tag, Template
 
-router = APIRouter(strict_content_type=False, prefix="/v1", tags=["templates"])
+router = APIRouter(route_class=Route, strict_content_type=False, prefix="/v1", tags=["templates"])
 
 
 class TemplateList(Reply):

@@ -12,6 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from skerry.errors import Error
 from skerry.facades.native.access import Caller, CallerOf
+from skerry.facades.requests import parse_json
 from skerry.models import Exit, Output, Signal, TerminalSize
 
 router = APIRouter(strict_content_type=False, tags=["processes"])
@@ -69,11 +70,11 @@ async def _input(socket: WebSocket, caller: Caller, sandbox_id: str, pid: int, s
 def _control(text: str) -> TerminalSize | Signal | None:
     """What a text frame asks for; None for what means nothing."""
     try:
-        content: Any = json.loads(text)
+        content: Any = parse_json(text)
         if "resize" in content:
             return TerminalSize.model_validate(content["resize"])
         if "signal" in content:
             return Signal(signal=content["signal"])
-    except (ValueError, TypeError, ValidationError):
+    except (ValueError, TypeError, RecursionError, ValidationError):
         pass
     return None
