@@ -184,12 +184,13 @@ class Sandboxes:
         await self._events.record(record.tenant_id, record.sandbox.id, type, data)
 
     async def rest(self, live: Live, to: SandboxState, rest: Rest | None, state: State | None) -> Sandbox:
-        """A running sandbox rests from now on, and nothing of it runs: what is kept of it is its state.
+        """A running or frozen sandbox rests from now on, and is not in memory: what is kept of it is its state.
 
         Raises:
             SandboxNotRunning: it has ended meanwhile. With any error nothing has changed, and the state is of no use.
         """
-        sandbox = states.transition(live.sandbox, to).model_copy(update={"rest": rest, "expires_at": None})
+        sandbox = live.sandbox if live.sandbox.state is to else states.transition(live.sandbox, to)
+        sandbox = sandbox.model_copy(update={"rest": rest, "expires_at": None})
         kept = {} if state is None else {KEPT: asdict(state)}
         record = replace(live.record, sandbox=sandbox, internal={**live.record.internal, **kept})
         with anyio.CancelScope(shield=True):
