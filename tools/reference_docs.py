@@ -21,9 +21,11 @@ from skerry.models import EndCode, SandboxState
 from skerry.sdk import (
     ExecResult,
     Execution,
+    ForkIncomplete,
     Image,
     Sandbox,
     ShownResult,
+    Snapshot,
     Template,
 )  # the SDK registers the errors that only clients raise
 from skerry.sdk._sync.code import Context
@@ -36,8 +38,8 @@ REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 STATES = {
     SandboxState.CREATING: "asked for, not yet usable",
     SandboxState.RUNNING: "usable",
-    SandboxState.PAUSED: "kept, without using the CPU",
-    SandboxState.STOPPED: "its files are kept, its memory is not",
+    SandboxState.PAUSED: "nothing of it runs until it is resumed; it waits in memory or on the disk",
+    SandboxState.STOPPED: "its processes have ended, its files are kept until it is started",
     SandboxState.DESTROYED: "ended because somebody wanted it, by a call or by a timeout",
     SandboxState.FAILED: "ended although nobody wanted it",
 }
@@ -115,15 +117,21 @@ def _parameter(parameter: Any) -> str:
 
 
 def sdk() -> list[str]:
-    """Signatures and docstrings of what the SDK offers, class by class."""
+    """Signatures and docstrings of what the SDK offers, class by class, with what it has from its bases."""
     lines: list[str] = []
     for offered in SDK:
-        [tree] = ast.parse(textwrap.dedent(inspect.getsource(offered))).body
-        assert isinstance(tree, ast.ClassDef)
-        members = "\n".join(member for member in map(_member, tree.body) if member)
+        [tree, *bases] = [_tree(part) for part in offered.__mro__ if part.__module__.startswith("skerry.sdk")]
+        body = [member for part in (tree, *bases) for member in part.body]
+        members = "\n".join(member for member in map(_member, body) if member)
         lines += ["", f"## {offered.__name__}", "", *(ast.get_docstring(tree) or "").splitlines(), ""]
         lines += ["```python", *_formatted(members).splitlines(), "```"]
     return lines[1:]
+
+
+def _tree(offered: type) -> ast.ClassDef:
+    [tree] = ast.parse(textwrap.dedent(inspect.getsource(offered))).body
+    assert isinstance(tree, ast.ClassDef)
+    return tree
 
 
 def _member(member: ast.stmt) -> str:
@@ -146,7 +154,10 @@ def _formatted(source: str) -> str:
     ).stdout
 
 
-SDK = (Sandbox, Execution, ShownResult, Context, ExecResult, Process, Files, Pty, Terminal, Image, Template)
+SDK = (
+    Sandbox, Snapshot, ForkIncomplete, Execution, ShownResult, Context, ExecResult, Process, Files, Pty, Terminal,
+    Image, Template,
+)  # fmt: skip
 TABLES: dict[str, Callable[[], list[str]]] = {
     "errors.md errors": errors,
     "settings.md settings": settings,

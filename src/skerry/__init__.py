@@ -11,12 +11,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skerry.sdk import AsyncSandbox, AsyncTemplate, ExecResult, Execution, Image, Sandbox, ShownResult, Template
+    from skerry.sdk import (
+        AsyncSandbox,
+        AsyncSnapshot,
+        AsyncTemplate,
+        ExecResult,
+        Execution,
+        ForkIncomplete,
+        Image,
+        Sandbox,
+        ShownResult,
+        Snapshot,
+        Template,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
-    "AsyncSandbox", "AsyncTemplate", "ExecResult", "Execution", "Image", "Sandbox", "ShownResult", "Template",
-    "__version__",
+    "AsyncSandbox", "AsyncSnapshot", "AsyncTemplate", "ExecResult", "Execution", "ForkIncomplete", "Image", "Sandbox",
+    "ShownResult", "Snapshot", "Template", "__version__",
 ]  # fmt: skip
 
 

@@ -340,9 +340,7 @@ async def test_what_could_not_start_is_kept_with_its_reason(core: Core, engine: 
     assert failed.end is not None
     assert "no room" in failed.end.message
     engine.fails = None
-    assert (await core.create("t", SandboxSpec(), "key")).state is SandboxState.RUNNING, (
-        "the key is free again"
-    )
+    assert (await core.create("t", SandboxSpec(), "key")).state is SandboxState.RUNNING, "the key is free again"
 
 
 async def test_one_key_at_once_makes_one_sandbox(core: Core, engine: Engine) -> None:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from skerry.errors import HostFull
+from skerry.errors import HostFull, SnapshotNotFound
 
 SANDBOX = {
     "id": "sb1", "template": "base", "isolation": "gvisor", "state": "running",
@@ -63,6 +63,46 @@ async def echo(request: Request) -> Response:
     return JSONResponse(SANDBOX | {"metadata": {"path": request.url.path, "key": request.headers["authorization"]}})
 
 
+SNAPSHOT = {
+    "id": "snap1", "name": None, "sandbox_id": "sb1", "template": "base", "memory": True, "limits": SANDBOX["limits"],
+    "size_mib": 1.5, "pause_s": 0.1, "created_at": "2026-01-01T00:00:00Z",
+}  # fmt: skip
+
+
+async def change(request: Request) -> Response:
+    """Says what came."""
+    sent = await request.json()
+    return JSONResponse(SANDBOX | {"metadata": {"path": request.url.path, "sent": json.dumps(sent)}})
+
+
+async def fork(request: Request) -> Response:
+    """As many as asked for; of more than two the rest fails, of more than nine all."""
+    count = (await request.json())["count"]
+    error = {"error": HostFull("no room", limit=2).to_wire()["error"]}
+    made = 0 if count > 9 else min(count, 2)
+    items = [{"sandbox": SANDBOX | {"id": f"sb{number}"}} for number in range(made)]
+    return JSONResponse({"items": items + [error] * (count - made), "pause_s": 0.1}, 201)
+
+
+async def snapshots(request: Request) -> Response:
+    if request.method == "POST":
+        name = (await request.json()).get("name")
+        return JSONResponse(SNAPSHOT | {"name": name}, 201)
+    if request.query_params.get("cursor") == "2":
+        return JSONResponse({"items": [SNAPSHOT | {"id": "snap2"}]})
+    asked = "&".join(f"{name}={value}" for name, value in sorted(request.query_params.items()))
+    return JSONResponse({"items": [SNAPSHOT | {"name": asked}], "next_cursor": "2"})
+
+
+async def snapshot(request: Request) -> Response:
+    if request.path_params["name"] == "missing":
+        error = SnapshotNotFound("cannot find it")
+        return JSONResponse(error.to_wire(), error.status)
+    if request.method == "DELETE":
+        return Response(status_code=204)
+    return JSONResponse(SNAPSHOT | {"name": request.path_params["name"]})
+
+
 async def store(request: Request) -> Response:
     """Says what came: the digest of the content as the name, and the announced length as the owner."""
     content = await request.body()
@@ -82,6 +122,11 @@ def url() -> Iterator[str]:
             Route("/v1/sandboxes", page, methods=["GET"]),
             Route("/v1/sandboxes/{id}/code/stream", stream, methods=["POST"]),
             Route("/v1/sandboxes/{id}/files", store, methods=["PUT"]),
+            Route("/v1/sandboxes/{id}/fork", fork, methods=["POST"]),
+            Route("/v1/sandboxes/{id}/snapshots", snapshots, methods=["POST"]),
+            Route("/v1/sandboxes/{id}/{change}", change, methods=["POST"]),
+            Route("/v1/snapshots", snapshots, methods=["GET"]),
+            Route("/v1/snapshots/{name}", snapshot, methods=["GET", "DELETE"]),
             Route("/v1/sandboxes/{id:path}", echo, methods=["GET"]),
         ]
     )

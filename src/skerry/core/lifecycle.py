@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -62,6 +62,8 @@ class Lifecycle:
         self._tried: dict[str, float] = {}
         """Frozen sandbox → when it could not be written to the disk."""
         sandboxes.wake, sandboxes.lay_down = self._wake, self._lay_down
+        self.files_of: Callable[[str, str], Awaitable[State]] = _no_snapshots
+        """A new state with the files of a tenant's snapshot."""
 
     async def start(self, group: anyio.abc.TaskGroup) -> None:
         """Begin to write to the disk what is frozen for long."""
@@ -153,7 +155,10 @@ class Lifecycle:
         """Let a sandbox that stands still rest as its state on the disk."""
         state = await held.save(new_state_id(), memory=memory, last=True)
         try:
-            sandbox = await self._sandboxes.rest(live, to, at_rest(state), state, change)
+            rest = at_rest(state)
+            if live.is_frozen and live.sandbox.rest is not None:
+                rest = rest.model_copy(update={"since": live.sandbox.rest.since})
+            sandbox = await self._sandboxes.rest(live, to, rest, state, change)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._engine.remove_state(state.id)
@@ -225,18 +230,25 @@ class Lifecycle:
 
         Raises:
             SandboxNotFound, SandboxNotRunning, HostFull
+            SnapshotNotFound: a reset would go back to a snapshot that was removed.
         """
         async with self._sandboxes.turns.take(sandbox_id):
             record = await self._sandboxes.record(tenant_id, sandbox_id)
             live = self._sandboxes.find(sandbox_id)
             if live is None:
                 return await self._stop_resting(record, spec)
-            if live.is_frozen:
-                await self._thaw(live, live.sandbox.timeout_s)
-            await self.end_processes(live, spec.grace_s)
-            reached("stop: processes ended")
-            if spec.reset:
-                return await self._sandboxes.rest(live, SandboxState.STOPPED, None, None, change)
+            first = await self._first(record) if spec.reset else None
+            try:
+                if live.is_frozen:
+                    await self._thaw(live, live.sandbox.timeout_s)
+                await self.end_processes(live, spec.grace_s)
+                reached("stop: processes ended")
+                if spec.reset:
+                    rest = None if first is None else at_rest(first)
+                    return await self._sandboxes.rest(live, SandboxState.STOPPED, rest, first, change)
+            except BaseException:
+                await self._discard(first)
+                raise
             async with self.held(live) as held:
                 return await self._keep(live, held, SandboxState.STOPPED, memory=False, change=change)
 
@@ -248,16 +260,33 @@ class Lifecycle:
             sandbox = states.transition(sandbox, SandboxState.STOPPED)
         internal = {name: value for name, value in without_memory(record.internal).items() if name != KEPT}
         sandbox = sandbox.model_copy(update={"restart_at": None})
-        if state is None or spec.reset:
+        kept = await self._first(record) if spec.reset else state
+        if kept is None:
             sandbox = sandbox.model_copy(update={"rest": None})
         else:
-            internal[KEPT] = asdict(replace(state, memory=False))
-            sandbox = sandbox.model_copy(update={"rest": at_rest(replace(state, memory=False))})
+            kept = replace(kept, memory=False)
+            internal[KEPT] = asdict(kept)
+            sandbox = sandbox.model_copy(update={"rest": at_rest(kept)})
         with anyio.CancelScope(shield=True):
-            await self._sandboxes.move(replace(record, sandbox=sandbox, internal=internal), {})
-            if state is not None and spec.reset:
-                await self._engine.remove_state(state.id)
+            try:
+                await self._sandboxes.move(replace(record, sandbox=sandbox, internal=internal), {})
+            except BaseException:
+                await self._discard(kept if spec.reset else None)
+                raise
+            await self._discard(state if spec.reset else None)
         return sandbox
+
+    async def _first(self, record: SandboxRecord) -> State | None:
+        """What a reset goes back to: a copy of the files of its snapshot; None: its template. Raises
+        SnapshotNotFound."""
+        if record.sandbox.snapshot is None:
+            return None
+        return await self.files_of(record.tenant_id, record.sandbox.snapshot)
+
+    async def _discard(self, state: State | None) -> None:
+        if state is not None:
+            with anyio.CancelScope(shield=True):
+                await self._engine.remove_state(state.id)
 
     async def start_again(self, tenant_id: str, sandbox_id: str, spec: ResumeSpec) -> Sandbox:
         """Boot one that is stopped, and run its command; no-op when it runs. Raises as `resume`."""
@@ -374,6 +403,10 @@ class Lifecycle:
 def without_memory(internal: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says of a sandbox whose processes are gone."""
     return {name: value for name, value in internal.items() if name not in ("contexts", "command_pid")}
+
+
+async def _no_snapshots(tenant_id: str, snapshot_id: str) -> State:
+    raise NotImplementedError
 
 
 def at_rest(state: State) -> Rest:

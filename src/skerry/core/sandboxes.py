@@ -200,7 +200,7 @@ class Sandboxes:
         self, live: Live, to: SandboxState, rest: Rest | None, state: State | None,
         change: Mapping[str, Any] | None = None,
     ) -> Sandbox:  # fmt: skip
-        """A running sandbox rests from now on, and nothing of it runs: what is kept of it is its state.
+        """A running or frozen sandbox rests from now on, and is not in memory: what is kept of it is its state.
 
         Args:
             change: what else changes in it.
@@ -208,9 +208,8 @@ class Sandboxes:
         Raises:
             SandboxNotRunning: it has ended meanwhile. With any error nothing has changed, and the state is of no use.
         """
-        sandbox = states.transition(live.sandbox, to).model_copy(
-            update={"rest": rest, "expires_at": None, **(change or {})}
-        )
+        sandbox = live.sandbox if live.sandbox.state is to else states.transition(live.sandbox, to)
+        sandbox = sandbox.model_copy(update={"rest": rest, "expires_at": None, **(change or {})})
         kept = {} if state is None else {KEPT: asdict(state)}
         record = replace(live.record, sandbox=sandbox, internal={**live.record.internal, **kept})
         with anyio.CancelScope(shield=True):

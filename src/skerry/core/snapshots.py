@@ -47,6 +47,7 @@ class Snapshots:
         """State → starts from it under way."""
         self._unwanted: set[str] = set()
         """States to be removed when nobody uses them any more."""
+        lifecycle.files_of = self._files_of
 
     async def states(self) -> list[str]:
         """Ids of all that snapshots keep."""
@@ -80,7 +81,9 @@ class Snapshots:
                 with anyio.CancelScope(shield=True):
                     await self._engine.remove_state(state.id)
                 raise
-            await self._sandboxes.tell(record, "sandbox.snapshot", {"snapshot_id": snapshot.id, "pause_s": pause_s})
+            await self._sandboxes.tell(
+                record, "sandbox.snapshot", {"snapshot_id": snapshot.id, "pause_s": snapshot.pause_s}
+            )
             return snapshot
 
     async def get(self, tenant_id: str, reference: str) -> Snapshot:
@@ -172,8 +175,9 @@ class Snapshots:
             with anyio.CancelScope(shield=True):
                 await self._engine.remove_state(state.id)
         made = [fork.sandbox.id for fork in forks if fork.sandbox is not None]
+        pause_s = round(pause_s, 4)
         await self._sandboxes.tell(record, "sandbox.forked", {"sandbox_ids": made, "pause_s": pause_s})
-        return ForkReply(items=forks, pause_s=round(pause_s, 4))
+        return ForkReply(items=forks, pause_s=pause_s)
 
     async def rollback(self, tenant_id: str, sandbox_id: str, reference: str) -> Sandbox:
         """The sandbox becomes, in place, what it was when one of its snapshots was taken, and runs.
@@ -194,6 +198,17 @@ class Snapshots:
                 tenant_id, sandbox_id, snapshot.state, snapshot.internal, snapshot.snapshot.id
             )
         return await self._lifecycle.resume(tenant_id, sandbox_id, ResumeSpec())
+
+    async def _files_of(self, tenant_id: str, snapshot_id: str) -> State:
+        """See `Lifecycle.files_of`."""
+        record = await self._store.get(tenant_id, snapshot_id)
+        if record is None:
+            raise SnapshotNotFound(
+                f"cannot go back to snapshot {snapshot_id}: it was removed; stop without a reset", snapshot=snapshot_id
+            )
+        async with self._using(record.state):
+            copy = await self._engine.copy_state(record.state, new_state_id())
+        return replace(copy, memory=False, seal=record.state.seal)
 
     # --- how --------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +17,25 @@ _BINARY = ("image/png", "image/jpeg", "application/pdf")
 
 class CommandFailed(Error, code="command.failed", status=500):
     """A command that was run with `check=True` did not exit with status 0. Details hold its status and output."""
+
+
+class ForkIncomplete(Error, code="fork.incomplete", status=500):
+    """Some of the copies that `fork` was asked for could not be made; the others run. Details hold their ids."""
+
+    sandboxes: Sequence[Any] = ()
+    """The copies that were made."""
+    errors: Sequence[Error] = ()
+    """Why each of the others was not."""
+
+
+def fork_incomplete(sandbox_id: str, sandboxes: Sequence[Any], errors: Sequence[Error]) -> ForkIncomplete:
+    wanted = len(sandboxes) + len(errors)
+    error = ForkIncomplete(
+        f"cannot make {len(errors)} of {wanted} copies of sandbox {sandbox_id}: {errors[0].message}",
+        sandbox_ids=[sandbox.id for sandbox in sandboxes], errors=[error.to_wire()["error"] for error in errors],
+    )  # fmt: skip
+    error.sandboxes, error.errors = sandboxes, errors
+    return error
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from skerry.errors import Error, InvalidRequest, Unauthenticated
@@ -19,6 +20,16 @@ SILENCE_S = 45.0
 """A stream without even a heartbeat for that long is broken: the server sends one every 15 s."""
 CONNECT_S = 10.0
 _LINE_MAX = 64 * 1024 * 1024
+
+
+class Unset(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "UNSET"
+
+
+UNSET: Final = Unset.UNSET
+"""Of an argument that was left out, where None means something."""
 
 
 def resolve(api_url: str | None, api_key: str | None) -> tuple[str, str]:
@@ -66,6 +77,11 @@ def error_of(status: int, content: bytes) -> Error:
 def given(**fields: Any) -> dict[str, Any]:
     """A request body of the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def told(**fields: Any) -> dict[str, Any]:
+    """A request body of the fields that were not left out."""
+    return {name: value for name, value in fields.items() if value is not UNSET}
 
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")

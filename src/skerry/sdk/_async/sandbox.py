@@ -24,17 +24,19 @@ from skerry.models import (
 )
 from skerry.models import Process as ProcessInfo
 from skerry.models import Sandbox as SandboxInfo
+from skerry.models import Snapshot as SnapshotInfo
 from skerry.sdk import wire
 from skerry.sdk._async import code as _code
 from skerry.sdk._async.client import AsyncClient
 from skerry.sdk._async.code import AsyncContext
 from skerry.sdk._async.files import AsyncFiles
+from skerry.sdk._async.lifecycle import AsyncLifecycle, reference_of
 from skerry.sdk._async.process import AsyncProcess
 from skerry.sdk._async.pty import AsyncPty
 from skerry.sdk.results import ExecResult, Execution, ShownResult
 
 
-class AsyncSandbox:
+class AsyncSandbox(AsyncLifecycle):
     """One sandbox. Made by `create` or `connect`; as a context manager it is killed at the end.
 
     Attributes:
@@ -45,9 +47,7 @@ class AsyncSandbox:
     """
 
     def __init__(self, client: AsyncClient, created: SandboxInfo) -> None:
-        self._client = client
-        self.created = created
-        self.id = created.id
+        super().__init__(client, created)
         self.files = AsyncFiles(client, created.id)
         self.pty = AsyncPty(client, created.id)
 
@@ -55,33 +55,40 @@ class AsyncSandbox:
 
     @classmethod
     async def create(
-        cls, template: str = "base", *, timeout: float | None = 300, idle_timeout: float | None = None,
-        env: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None, cpu: float | None = None,
-        memory: int | None = None, disk: int | None = None, pids: int | None = None, internet: bool = True,
-        isolation: str = "gvisor", idempotency_key: str | None = None, api_url: str | None = None,
-        api_key: str | None = None,
+        cls, template: str = "base", *, snapshot: str | SnapshotInfo | None = None, timeout: float | None = 300,
+        idle_timeout: float | None = None, on_timeout: Literal["kill", "pause"] = "kill", keep_memory: bool = True,
+        auto_resume: bool = True, env: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None,
+        cpu: float | None = None, memory: int | None = None, disk: int | None = None, pids: int | None = None,
+        internet: bool = True, isolation: str = "gvisor", idempotency_key: str | None = None,
+        api_url: str | None = None, api_key: str | None = None,
     ) -> Self:  # fmt: skip
         """A new, running sandbox.
 
         Args:
             template: what it is made from.
-            timeout: seconds until it is destroyed; None: never.
-            idle_timeout: seconds without use until it is destroyed; None: never.
+            snapshot: what it is made from, in place of a template: a snapshot, its id or its name.
+            timeout: seconds until its time is over; None: never.
+            idle_timeout: seconds without use until its time is over; None: never.
+            on_timeout: what happens then: it is destroyed, or paused.
+            keep_memory: whether that pause keeps its processes; otherwise its files only.
+            auto_resume: whether using it while it is paused resumes it.
             env: environment of everything in it.
             metadata: labels to find it by.
-            cpu: cores; memory and disk: MiB; pids: processes. Default: the template's.
+            cpu: cores; memory and disk: MiB; pids: processes. Default: the template's, or the snapshot's.
             internet: whether it may reach the internet.
             isolation: what stands between it and the host; never weakened silently.
             idempotency_key: the same key again gives the same sandbox.
 
         Raises:
-            TemplateNotFound, IsolationUnavailable, HostFull, SandboxStartFailed, Unauthenticated, ServerUnreachable
+            TemplateNotFound, SnapshotNotFound, SnapshotDamaged, SnapshotIncompatible, IsolationUnavailable, HostFull,
+            SandboxStartFailed, Unauthenticated, ServerUnreachable
         """
         client = AsyncClient.shared(api_url, api_key)
         body = {
-            "template": template, "timeout_s": timeout, "idle_timeout_s": idle_timeout, "internet": internet,
-            "isolation": isolation,
+            "template": template, "timeout_s": timeout, "idle_timeout_s": idle_timeout, "on_timeout": on_timeout,
+            "keep_memory": keep_memory, "auto_resume": auto_resume, "internet": internet, "isolation": isolation,
             **wire.given(
+                snapshot=None if snapshot is None else reference_of(snapshot),
                 env=None if env is None else dict(env), metadata=None if metadata is None else dict(metadata), cpu=cpu,
                 memory_mib=memory, disk_mib=disk, pids=pids,
             ),
@@ -125,7 +132,7 @@ class AsyncSandbox:
             await self._client.call("DELETE", self._path())
 
     async def set_timeout(self, timeout: float | None) -> SandboxInfo:
-        """Seconds from now until it is destroyed; None: never."""
+        """Seconds from now until its time is over; None: never."""
         return await self.update(timeout_s=timeout)
 
     async def update(self, **changes: Any) -> SandboxInfo:
@@ -311,9 +318,6 @@ class AsyncSandbox:
             if process.pid == pid:
                 return process
         raise ProcessNotFound(f"cannot attach to process {pid}: there is none with that pid", pid=pid)
-
-    def _path(self, *parts: str, **query: Any) -> str:
-        return wire.path_of("sandboxes", self.id, *parts, **query)
 
     def __repr__(self) -> str:
         return f"<sandbox {self.id}>"

@@ -26,17 +26,19 @@ from skerry.models import (
 )
 from skerry.models import Process as ProcessInfo
 from skerry.models import Sandbox as SandboxInfo
+from skerry.models import Snapshot as SnapshotInfo
 from skerry.sdk import wire
 from skerry.sdk._sync import code as _code
 from skerry.sdk._sync.client import Client
 from skerry.sdk._sync.code import Context
 from skerry.sdk._sync.files import Files
+from skerry.sdk._sync.lifecycle import Lifecycle, reference_of
 from skerry.sdk._sync.process import Process
 from skerry.sdk._sync.pty import Pty
 from skerry.sdk.results import ExecResult, Execution, ShownResult
 
 
-class Sandbox:
+class Sandbox(Lifecycle):
     """One sandbox. Made by `create` or `connect`; as a context manager it is killed at the end.
 
     Attributes:
@@ -47,9 +49,7 @@ class Sandbox:
     """
 
     def __init__(self, client: Client, created: SandboxInfo) -> None:
-        self._client = client
-        self.created = created
-        self.id = created.id
+        super().__init__(client, created)
         self.files = Files(client, created.id)
         self.pty = Pty(client, created.id)
 
@@ -57,33 +57,40 @@ class Sandbox:
 
     @classmethod
     def create(
-        cls, template: str = "base", *, timeout: float | None = 300, idle_timeout: float | None = None,
-        env: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None, cpu: float | None = None,
-        memory: int | None = None, disk: int | None = None, pids: int | None = None, internet: bool = True,
-        isolation: str = "gvisor", idempotency_key: str | None = None, api_url: str | None = None,
-        api_key: str | None = None,
+        cls, template: str = "base", *, snapshot: str | SnapshotInfo | None = None, timeout: float | None = 300,
+        idle_timeout: float | None = None, on_timeout: Literal["kill", "pause"] = "kill", keep_memory: bool = True,
+        auto_resume: bool = True, env: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None,
+        cpu: float | None = None, memory: int | None = None, disk: int | None = None, pids: int | None = None,
+        internet: bool = True, isolation: str = "gvisor", idempotency_key: str | None = None,
+        api_url: str | None = None, api_key: str | None = None,
     ) -> Self:  # fmt: skip
         """A new, running sandbox.
 
         Args:
             template: what it is made from.
-            timeout: seconds until it is destroyed; None: never.
-            idle_timeout: seconds without use until it is destroyed; None: never.
+            snapshot: what it is made from, in place of a template: a snapshot, its id or its name.
+            timeout: seconds until its time is over; None: never.
+            idle_timeout: seconds without use until its time is over; None: never.
+            on_timeout: what happens then: it is destroyed, or paused.
+            keep_memory: whether that pause keeps its processes; otherwise its files only.
+            auto_resume: whether using it while it is paused resumes it.
             env: environment of everything in it.
             metadata: labels to find it by.
-            cpu: cores; memory and disk: MiB; pids: processes. Default: the template's.
+            cpu: cores; memory and disk: MiB; pids: processes. Default: the template's, or the snapshot's.
             internet: whether it may reach the internet.
             isolation: what stands between it and the host; never weakened silently.
             idempotency_key: the same key again gives the same sandbox.
 
         Raises:
-            TemplateNotFound, IsolationUnavailable, HostFull, SandboxStartFailed, Unauthenticated, ServerUnreachable
+            TemplateNotFound, SnapshotNotFound, SnapshotDamaged, SnapshotIncompatible, IsolationUnavailable, HostFull,
+            SandboxStartFailed, Unauthenticated, ServerUnreachable
         """
         client = Client.shared(api_url, api_key)
         body = {
-            "template": template, "timeout_s": timeout, "idle_timeout_s": idle_timeout, "internet": internet,
-            "isolation": isolation,
+            "template": template, "timeout_s": timeout, "idle_timeout_s": idle_timeout, "on_timeout": on_timeout,
+            "keep_memory": keep_memory, "auto_resume": auto_resume, "internet": internet, "isolation": isolation,
             **wire.given(
+                snapshot=None if snapshot is None else reference_of(snapshot),
                 env=None if env is None else dict(env), metadata=None if metadata is None else dict(metadata), cpu=cpu,
                 memory_mib=memory, disk_mib=disk, pids=pids,
             ),
@@ -127,7 +134,7 @@ class Sandbox:
             self._client.call("DELETE", self._path())
 
     def set_timeout(self, timeout: float | None) -> SandboxInfo:
-        """Seconds from now until it is destroyed; None: never."""
+        """Seconds from now until its time is over; None: never."""
         return self.update(timeout_s=timeout)
 
     def update(self, **changes: Any) -> SandboxInfo:
@@ -313,9 +320,6 @@ class Sandbox:
             if process.pid == pid:
                 return process
         raise ProcessNotFound(f"cannot attach to process {pid}: there is none with that pid", pid=pid)
-
-    def _path(self, *parts: str, **query: Any) -> str:
-        return wire.path_of("sandboxes", self.id, *parts, **query)
 
     def __repr__(self) -> str:
         return f"<sandbox {self.id}>"

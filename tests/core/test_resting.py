@@ -1,0 +1,81 @@
+"""From one kind of rest to another."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from skerry.core import Core
+from skerry.errors import SnapshotNotFound
+from skerry.models import PauseGrade, PauseSpec, Process, ResumeSpec, SandboxSpec, SandboxState, SnapshotSpec, StopSpec
+
+from .test_sandboxes import Engine, core, core_on, engine, until  # noqa: F401
+
+pytestmark = pytest.mark.anyio
+
+
+class Quiet:
+    """An agent of a sandbox in which nothing was started."""
+
+    async def processes(self) -> list[Process]:
+        return []
+
+
+@pytest.fixture(autouse=True)
+def quiet(engine: Engine) -> None:  # noqa: F811
+    engine.agent = lambda sandbox_id: Quiet()
+
+
+RESET = StopSpec(reset=True, grace_s=0)
+
+
+async def test_what_is_frozen_can_be_written_to_the_disk(core: Core, engine: Engine) -> None:  # noqa: F811
+    sandbox = await core.create("t", SandboxSpec())
+    frozen = await core.lifecycle.pause("t", sandbox.id, PauseSpec())
+    written = await core.lifecycle.pause("t", sandbox.id, PauseSpec(to_disk=True))
+    assert (written.state, written.rest.grade) == (SandboxState.PAUSED, PauseGrade.DISK)
+    assert written.rest.since == frozen.rest.since, "it is paused since then"
+    assert engine.running == {}
+    assert (await core.lifecycle.resume("t", sandbox.id, ResumeSpec())).state is SandboxState.RUNNING
+
+
+async def test_what_is_frozen_for_long_is_written_to_the_disk(tmp_path, engine: Engine) -> None:  # noqa: F811
+    async with core_on(tmp_path, engine, frozen_s=0.05) as core:  # noqa: F811
+        sandbox = await core.create("t", SandboxSpec())
+        await core.lifecycle.pause("t", sandbox.id, PauseSpec())
+
+        async def grade() -> bool:
+            return (await core.sandboxes.get("t", sandbox.id)).rest.grade is PauseGrade.DISK
+
+        await until(grade)
+        assert engine.running == {}
+
+
+async def test_a_reset_goes_back_to_the_snapshots_files(core: Core, engine: Engine) -> None:  # noqa: F811
+    original = await core.create("t", SandboxSpec())
+    snapshot = await core.snapshots.take("t", original.id, SnapshotSpec())
+    for rested in (False, True):
+        sandbox = await core.create("t", SandboxSpec(snapshot=snapshot.id))
+        if rested:
+            await core.lifecycle.pause("t", sandbox.id, PauseSpec(to_disk=True))
+        stopped = await core.lifecycle.stop("t", sandbox.id, RESET)
+        assert (stopped.state, stopped.rest.memory) == (SandboxState.STOPPED, False)
+        await anyio.wait_all_tasks_blocked()
+        await core.lifecycle.start_again("t", sandbox.id, ResumeSpec())
+        state = engine.running[sandbox.id].state
+        assert not state.memory
+        assert state.seal == f"seal of {original.id}"
+        await core.sandboxes.destroy("t", sandbox.id)
+    await core.sandboxes.destroy("t", original.id)
+    assert len(engine.states) == 1, "the snapshot's"
+
+
+async def test_a_reset_without_its_snapshot_changes_nothing(core: Core, engine: Engine) -> None:  # noqa: F811
+    original = await core.create("t", SandboxSpec())
+    await core.snapshots.take("t", original.id, SnapshotSpec(name="n"))
+    sandbox = await core.create("t", SandboxSpec(snapshot="n"))
+    await core.snapshots.remove("t", "n")
+    with pytest.raises(SnapshotNotFound, match="it was removed"):
+        await core.lifecycle.stop("t", sandbox.id, RESET)
+    assert (await core.sandboxes.get("t", sandbox.id)).state is SandboxState.RUNNING
+    assert engine.states == {}
