@@ -463,6 +463,8 @@ class Stage(Request):
     from_template: Text | None = None
     from_stage: StageName | None = None
     """An earlier stage of the same recipe."""
+    from_sandbox: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """The files of a sandbox that is in memory, as they are; it goes on. Its own environment is left out."""
     from_files: FilesHash | None = None
     """An uploaded tar: of a root file system (`docker export`), or of an image (`docker save`, OCI)."""
     registry: Registry | None = None

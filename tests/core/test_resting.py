@@ -9,7 +9,7 @@ from skerry.core import Core
 from skerry.errors import SnapshotNotFound
 from skerry.models import PauseGrade, PauseSpec, Process, ResumeSpec, SandboxSpec, SandboxState, SnapshotSpec, StopSpec
 
-from .test_sandboxes import Engine, core, core_on, engine, until  # noqa: F401
+from .test_sandboxes import Engine, core_on, until
 
 pytestmark = pytest.mark.anyio
 

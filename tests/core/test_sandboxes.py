@@ -34,6 +34,7 @@ from skerry.models import (
     Image,
     KeySpec,
     Limits,
+    Process,
     Registry,
     SandboxSpec,
     SandboxState,
@@ -47,6 +48,13 @@ from skerry.store.snapshots import SqlSnapshots
 from skerry.store.sql import SqlStore
 
 pytestmark = pytest.mark.anyio
+
+
+class Quiet:
+    """The agent of a sandbox in which nothing runs."""
+
+    async def processes(self) -> list[Process]:
+        return []
 
 
 @dataclass
@@ -141,7 +149,7 @@ class Engine:
         return self.available
 
     def agent(self, sandbox_id: str) -> Any:
-        return None
+        return Quiet()
 
     async def set_internet(self, sandbox_id: str, allowed: bool) -> None:
         self.internet[sandbox_id] = allowed
@@ -249,19 +257,6 @@ async def core_on(path: Path, engine: Engine, frozen_s: float = 60.0) -> AsyncIt
         yield core
         group.cancel_scope.cancel()
     await store.aclose()
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[Engine]:
-    engine = Engine()
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-async def core(tmp_path: Path, engine: Engine) -> AsyncIterator[Core]:
-    async with core_on(tmp_path, engine) as core:
-        yield core
 
 
 async def until(look) -> Any:

@@ -50,6 +50,7 @@ def build(
         Path | None, typer.Option(help=f"{_SOURCE} a tar: of a root file system, or saved by docker.")
     ] = None,
     template: Annotated[str | None, typer.Option(help=f"{_SOURCE} another template.")] = None,
+    sandbox: Annotated[str | None, typer.Option(help=f"{_SOURCE} the files of a sandbox, as they are.")] = None,
     context: Annotated[
         Path | None, typer.Option(help="Where the Dockerfile copies files from; default: its directory.")
     ] = None,
@@ -69,7 +70,7 @@ def build(
 
     Without a running server, one is started for the call.
     """
-    made = _image(dockerfile, image, tar, template, context, build_arg or [], target)
+    made = _image(dockerfile, image, tar, template, sandbox, context, build_arg or [], target)
     given: dict[str, object] = (
         {"--context": context, "--build-arg": build_arg, "--target": target} if dockerfile is None else {}
     )
@@ -101,12 +102,12 @@ def build(
 
 
 def _image(
-    dockerfile: Path | None, reference: str | None, tar: Path | None, template: str | None, context: Path | None,
-    build_args: Sequence[str], target: str | None,
+    dockerfile: Path | None, reference: str | None, tar: Path | None, template: str | None, sandbox: str | None,
+    context: Path | None, build_args: Sequence[str], target: str | None,
 ) -> Image | None:  # fmt: skip
     """What the options describe; None when they describe nothing. Raises InvalidRequest."""
-    if sum(source is not None for source in (dockerfile, reference, tar, template)) > 1:
-        raise InvalidRequest("cannot build: use only one of --dockerfile, --image, --tar and --template")
+    if sum(source is not None for source in (dockerfile, reference, tar, template, sandbox)) > 1:
+        raise InvalidRequest("cannot build: use only one of --dockerfile, --image, --tar, --template and --sandbox")
     if dockerfile is not None:
         pairs = [pair.partition("=") for pair in build_args]
         if wrong := [name for name, equals, _ in pairs if not equals]:
@@ -117,6 +118,8 @@ def _image(
         return Image.from_registry(reference)
     if tar is not None:
         return Image.from_tar(tar)
+    if sandbox is not None:
+        return Image.from_sandbox(sandbox)
     return None if template is None else Image.from_template(template)
 
 

@@ -55,7 +55,7 @@ class Builds:
     """
 
     def __init__(self, store: BuildStore, templates: Templates, images: Images, workshop: Workshop) -> None:
-        self._store, self._templates, self._images, self._workshop = store, templates, images, workshop
+        self._store, self._templates, self._images, self.workshop = store, templates, images, workshop
         self._waiting: dict[str, tuple[str, list[str]]] = {}  # build → tenant, tags
         self._works: dict[str, _Work] = {}
         self._group: anyio.abc.TaskGroup | None = None
@@ -187,7 +187,7 @@ class Builds:
         template, message = None, "the server was stopped"
         try:
             with work.scope, anyio.move_on_after(BUILD_TIMEOUT_S) as limit:
-                template = await Making(self._workshop, work.build, work.tenant_id, recipe, work.progress).template()
+                template = await Making(self.workshop, work.build, work.tenant_id, recipe, work.progress).template()
             late = f"the build took more than {BUILD_TIMEOUT_S:.0f} s"
             message = late if limit.cancelled_caught else "the template was removed"  # unless there is one
         except Error as error:

@@ -30,6 +30,7 @@ from skerry.models import (
     Sandbox,
     SandboxState,
     StopSpec,
+    Template,
 )
 from skerry.ports import Agent, Engine, Held, SandboxRecord, State
 
@@ -180,6 +181,21 @@ class Lifecycle:
             if was_frozen and self._sandboxes.find(live.id) is live and live.is_frozen:
                 with anyio.CancelScope(shield=True), suppress(Error):
                     await self._engine.freeze(live.id)
+
+    @asynccontextmanager
+    async def standing(self, tenant_id: str, sandbox_id: str) -> AsyncIterator[tuple[Template, Held]]:
+        """A sandbox in memory, which stands still for the block, and its template; it goes on as before.
+
+        Raises:
+            SandboxNotFound, SandboxNotRunning
+        """
+        async with self._sandboxes.turns.take(sandbox_id):
+            record = await self._sandboxes.record(tenant_id, sandbox_id)
+            live = self._sandboxes.find(sandbox_id)
+            if live is None:
+                raise not_running(record.sandbox)
+            async with self.held(live) as held:
+                yield live.template, held
 
     async def _seal(self, tenant_id: str, sandbox_id: str, state: State) -> None:
         """Note the digest of what is kept, if it is still what is kept: the caller did not wait for it."""

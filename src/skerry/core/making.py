@@ -11,7 +11,7 @@ import json
 import posixpath
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +35,7 @@ from skerry.models import (
     StepKind,
     Template,
 )
-from skerry.ports import Agent, Engine, Images, Puller
+from skerry.ports import Agent, Engine, Held, Images, Puller
 
 LOG_MAX = 10_000
 """Lines of a build's log; what comes after is dropped."""
@@ -84,7 +84,11 @@ class Progress:
         news.set()
 
 
-@dataclass(frozen=True)
+Standing = Callable[[str, str], AbstractAsyncContextManager[tuple[Template, Held]]]
+"""Lets a tenant's sandbox stand still; see `Lifecycle.standing`."""
+
+
+@dataclass
 class Workshop:
     """What recipes are carried out with."""
 
@@ -97,6 +101,8 @@ class Workshop:
     """Names of images → what is taken instead: another image, or `template:NAME`."""
     stand_ins: Mapping[str, str]
     """Names of images without their tags → a template, taken when the registry cannot be reached."""
+    standing: Standing | None = None
+    """Set when there are sandboxes."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,8 @@ class Making:
             return await self._stage(stage.from_stage)
         if stage.from_template is not None:
             return await self._of_template(stage, stage.from_template)
+        if stage.from_sandbox is not None:
+            return await self._of_sandbox(stage, stage.from_sandbox)
         if stage.from_files is not None:
             image = await self._loaded(stage.from_files)
         else:
@@ -224,6 +232,16 @@ class Making:
                 else {"user": "root", "workdir": "/"}
             )
         return _Made(self._images.image(template.image).model_copy(update=how), template)
+
+    async def _of_sandbox(self, stage: Stage, sandbox_id: str) -> _Made:
+        assert self._workshop.standing is not None
+        async with self._workshop.standing(self._tenant_id, sandbox_id) as (template, held):
+            self._say(f"copying what sandbox {sandbox_id} has changed in template {template.name}")
+            layer = await held.commit()
+        below = self._images.image(template.image)
+        how = {"user": template.user, "workdir": template.workdir} if stage.as_image else {"user": "user"}
+        image = below.model_copy(update={"layers": [*below.layers, layer], "env": dict(template.env), **how})
+        return _Made(image, template)
 
     def _aliased(self, reference: str) -> str:
         """What is taken for an image's name: an entry for the whole name, without its tag, or for its first part."""

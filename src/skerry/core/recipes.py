@@ -26,11 +26,11 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _check_stage(shown: str, stage: Stage, earlier: Set[str]) -> None:
-    sources = [stage.from_image, stage.from_template, stage.from_stage, stage.from_files]
+    sources = [stage.from_image, stage.from_template, stage.from_stage, stage.from_files, stage.from_sandbox]
     if sum(source is not None for source in sources) != 1:
         raise InvalidRequest(
-            f"cannot build: {shown} must name an image, a template, a stage or files to start from, and only one of "
-            "them"
+            f"cannot build: {shown} must name an image, a template, a sandbox, a stage or files to start from, and "
+            "only one of them"
         )
     for number, name in enumerate([stage.from_stage, *(step.from_stage for step in stage.steps)]):
         if name is not None and name not in earlier:

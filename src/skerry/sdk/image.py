@@ -48,6 +48,12 @@ class Image:
         return cls(Recipe(from_template=name, as_image=True))
 
     @classmethod
+    def from_sandbox(cls, sandbox_id: str) -> Self:
+        """Begin with the files of a sandbox of one's own that runs, or is paused in memory, as they are when the build
+        comes to them. Its environment, and what runs in it, are left out."""
+        return cls(Recipe(from_sandbox=sandbox_id, as_image=True))
+
+    @classmethod
     def from_registry(cls, reference: str, *, username: str | None = None, password: str | None = None) -> Self:
         """Begin with an image such as `ubuntu:22.04` or `registry.example:5000/team/app:1`.
 
