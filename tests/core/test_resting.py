@@ -22,14 +22,14 @@ class Quiet:
 
 
 @pytest.fixture(autouse=True)
-def quiet(engine: Engine) -> None:  # noqa: F811
+def quiet(engine: Engine) -> None:
     engine.agent = lambda sandbox_id: Quiet()
 
 
 RESET = StopSpec(reset=True, grace_s=0)
 
 
-async def test_what_is_frozen_can_be_written_to_the_disk(core: Core, engine: Engine) -> None:  # noqa: F811
+async def test_what_is_frozen_can_be_written_to_the_disk(core: Core, engine: Engine) -> None:
     sandbox = await core.create("t", SandboxSpec())
     frozen = await core.lifecycle.pause("t", sandbox.id, PauseSpec())
     written = await core.lifecycle.pause("t", sandbox.id, PauseSpec(to_disk=True))
@@ -39,8 +39,8 @@ async def test_what_is_frozen_can_be_written_to_the_disk(core: Core, engine: Eng
     assert (await core.lifecycle.resume("t", sandbox.id, ResumeSpec())).state is SandboxState.RUNNING
 
 
-async def test_what_is_frozen_for_long_is_written_to_the_disk(tmp_path, engine: Engine) -> None:  # noqa: F811
-    async with core_on(tmp_path, engine, frozen_s=0.05) as core:  # noqa: F811
+async def test_what_is_frozen_for_long_is_written_to_the_disk(tmp_path, engine: Engine) -> None:
+    async with core_on(tmp_path, engine, frozen_s=0.05) as core:
         sandbox = await core.create("t", SandboxSpec())
         await core.lifecycle.pause("t", sandbox.id, PauseSpec())
 
@@ -51,7 +51,7 @@ async def test_what_is_frozen_for_long_is_written_to_the_disk(tmp_path, engine: 
         assert engine.running == {}
 
 
-async def test_a_reset_goes_back_to_the_snapshots_files(core: Core, engine: Engine) -> None:  # noqa: F811
+async def test_a_reset_goes_back_to_the_snapshots_files(core: Core, engine: Engine) -> None:
     original = await core.create("t", SandboxSpec())
     snapshot = await core.snapshots.take("t", original.id, SnapshotSpec())
     for rested in (False, True):
@@ -70,7 +70,7 @@ async def test_a_reset_goes_back_to_the_snapshots_files(core: Core, engine: Engi
     assert len(engine.states) == 1, "the snapshot's"
 
 
-async def test_a_reset_without_its_snapshot_changes_nothing(core: Core, engine: Engine) -> None:  # noqa: F811
+async def test_a_reset_without_its_snapshot_changes_nothing(core: Core, engine: Engine) -> None:
     original = await core.create("t", SandboxSpec())
     await core.snapshots.take("t", original.id, SnapshotSpec(name="n"))
     sandbox = await core.create("t", SandboxSpec(snapshot="n"))

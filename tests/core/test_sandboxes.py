@@ -167,13 +167,19 @@ class Engine:
 
     async def destroy(self, sandbox_id: str) -> None:
         self.running.pop(sandbox_id, None)
+        self.frozen.discard(sandbox_id)
 
     async def deaths(self) -> AsyncIterator[Death]:
         async for death in self._receive:
             yield death
 
-    async def die(self, sandbox_id: str, code: EndCode) -> None:
-        await self._send.send(Death(sandbox_id, End(code=code, message="it died", at=datetime.now(UTC))))
+    async def die(self, sandbox_id: str, code: EndCode, files: str | None = None) -> None:
+        """`files`: the state that its files are kept as."""
+        state = None
+        if files is not None:
+            self.states[files] = sandbox_id
+            state = State(files, False, 2**20)
+        await self._send.send(Death(sandbox_id, End(code=code, message="it died", at=datetime.now(UTC)), state))
 
     def close(self) -> None:
         self._send.close()
