@@ -28,6 +28,7 @@ const (
 type link struct {
 	agent  *agent
 	socket net.Conn
+	token  string
 
 	writing sync.Mutex
 	hushed  bool // guarded by writing: nothing is sent any more
@@ -43,7 +44,11 @@ func (a *agent) serveForever(directory string) {
 	var p pace
 	for {
 		welcomed, quiesced := a.serveOnce(directory)
-		a.held = a.held && !welcomed || quiesced
+		if quiesced {
+			a.held = true
+		} else if welcomed {
+			a.held = false
+		}
 		wait := p.next(welcomed, quiesced)
 		began := time.Now()
 		time.Sleep(wait)
@@ -78,13 +83,15 @@ func (p *pace) next(welcomed, quiesced bool) time.Duration {
 	return p.backoff/2 + rand.N(p.backoff)
 }
 
-// welcomed is called when the server is there, again.
-func (a *agent) welcomed() {
+// welcomed is called when the server is there, again. Another token is another server, or this is a copy.
+func (a *agent) welcomed(token string) {
 	a.silence()
 	a.table.clock.resume()
 	if a.held {
 		a.table.clock.after(keptTime, keptTime, a.table.forgetKept)
+		a.wakeInterpreters(token != a.token)
 	}
+	a.token = token
 }
 
 // serveOnce reports whether the server welcomed the agent, and whether it asked for quiet before the connection ended.
@@ -97,7 +104,7 @@ func (a *agent) serveOnce(directory string) (welcomed, quiesced bool) {
 	if err != nil {
 		return false, false
 	}
-	l := &link{agent: a, socket: socket, channels: map[uint32]*channel{}}
+	l := &link{agent: a, socket: socket, token: string(token), channels: map[uint32]*channel{}}
 	defer l.close()
 	hello := map[string]any{
 		"protocol": 1, "token": strings.TrimSpace(string(token)), "agent_version": version, "instance": a.machine.instance(),
@@ -124,7 +131,7 @@ func (l *link) read() (welcomed bool, err error) {
 		if h.kind == kindWelcome {
 			c.free()
 			welcomed = true
-			l.agent.welcomed()
+			l.agent.welcomed(l.token)
 			continue
 		}
 		if !welcomed {
@@ -190,6 +197,7 @@ func (l *link) write(frames []byte) error {
 // how far each stream has come; who writes to a process is told how much it has taken before.
 func (l *link) quiesce(ch *channel) {
 	l.interruptInputs()
+	l.agent.stopInterpreters()
 	l.mu.Lock()
 	l.quiesced = true
 	l.mu.Unlock()

@@ -17,6 +17,7 @@ type machine struct {
 	mu    sync.Mutex
 	env   map[string]string // environment of every process; replaced as a whole, never changed
 	id    string
+	etc   string
 	group *pidsGroup // nil where the kernel has none
 	pids  int        // limit of processes; zero: none was set
 }
@@ -33,8 +34,8 @@ type reseedRequest struct {
 	Time     *int64  `json:"time_unix_ns"`
 }
 
-func newMachine() *machine {
-	m := &machine{id: randomName()}
+func newMachine(etc string) *machine {
+	m := &machine{id: randomName(), etc: etc}
 	m.group = openPidsGroup()
 	return m
 }
@@ -103,17 +104,7 @@ func (m *machine) configure(r *configureRequest) (any, error) {
 			limitRunningProcesses(*r.Pids)
 		}
 	}
-	return empty{}, setHostname(r.Hostname)
-}
-
-func setHostname(name *string) error {
-	if name == nil {
-		return nil
-	}
-	if err := syscall.Sethostname([]byte(*name)); err != nil {
-		return fail(codeInvalid, "cannot set the host name: %v", err)
-	}
-	return nil
+	return empty{}, m.setHostname(r.Hostname)
 }
 
 // reseed makes a restored copy differ from its twin: fresh entropy, name, clock and instance.
@@ -141,7 +132,10 @@ func (m *machine) reseed(r *reseedRequest) (any, error) {
 	m.mu.Lock()
 	m.id = fresh
 	m.mu.Unlock()
-	return empty{}, setHostname(r.Hostname)
+	if err := m.setHostname(r.Hostname); err != nil {
+		return nil, err
+	}
+	return empty{}, m.renewMachineID(fresh)
 }
 
 type machineStats struct {

@@ -44,7 +44,8 @@ type agent struct {
 	notes    *notes
 	null     int // descriptor of /dev/null
 	silenced bool
-	held     bool // the server has asked for quiet, and has not come back
+	token    string // of the last server that welcomed it
+	held     bool   // the server has asked for quiet, and has not come back
 }
 
 func main() {
@@ -91,7 +92,7 @@ func newAgent(etc string) (*agent, error) {
 		return nil, err
 	}
 	a := &agent{accounts: &accounts{directory: etc, files: map[string]*accountFile{}}, table: newTable(), null: null}
-	a.machine, a.notes = newMachine(), newNotes()
+	a.machine, a.notes = newMachine(etc), newNotes()
 	go a.table.reapForever()
 	a.spawner = newSpawner(a.table, a.machine.limitThread, a.machine.limitNext)
 	return a, nil

@@ -47,6 +47,8 @@ from skerry.models import (
 )  # fmt: skip
 
 _INTERPRETERS = "/opt/skerry/interpreter/"
+_JAVA_OPENED = ("java.lang", "java.util", "java.util.concurrent")
+"""Where Java keeps the random state that a copy of an interpreter must not share."""
 WARM_LANGUAGES = ("python",)
 """Those whose interpreter runs already when a sandbox is claimed; others start with their first context."""
 
@@ -62,6 +64,7 @@ def interpreter_command(language: str) -> tuple[str, ...]:
     if language == "java":
         return (
             "java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx512m",
+            *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _JAVA_OPENED),
             f"{_INTERPRETERS}java/JavaShell.java",
         )  # fmt: skip
     return (*python, "--kernel", language)

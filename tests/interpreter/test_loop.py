@@ -39,17 +39,6 @@ def test_the_first_configure_starts_the_count_anew(fresh: Interpreter) -> None:
     assert fresh.run("1").of("done")[0]["execution_count"] == 2
 
 
-def test_entropy_decides_what_random_draws(fresh: Interpreter) -> None:
-    fresh.run("import numpy")  # one that is imported later draws its own entropy
-    draw = "import random, numpy, tempfile\nrandom.random(), float(numpy.random.rand())"
-    fresh.configure(env={}, cwd=None, entropy="one")
-    first = fresh.run(draw).text
-    fresh.configure(env={}, cwd=None, entropy="two")
-    assert fresh.run(draw).text != first
-    fresh.configure(env={}, cwd=None, entropy="one")
-    assert fresh.run(draw).text == first
-
-
 @pytest.mark.parametrize(
     "code",
     [

@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from . import fresh
 from .bundles import portable
 from .channel import Channel
 from .interrupts import Interrupts
@@ -67,6 +68,7 @@ class Adaptor:
         self._language = LANGUAGES.get(language, Language(kernels=(language,)))
         self._argv, self._env, self._by_message = _specification(language, self._language)
         self._globals: dict[str, str] = {}
+        self._cwd: str | None = None
         self._count = 0
         self._running = self._interrupted = False
         self.version = ""
@@ -82,8 +84,9 @@ class Adaptor:
         file, _ = write_connection_file(os.path.join(directory, "connection.json"), key=secrets.token_hex(32).encode())
         signal.signal(signal.SIGINT, lambda *_: self._interrupt())
         null = os.open(os.devnull, os.O_RDWR)
+        argv = _from_file(self._argv, directory) if self._language.scripts else self._argv
         self._process = subprocess.Popen(
-            [part.replace("{connection_file}", file) for part in self._argv], env={**os.environ, **self._env},
+            [part.replace("{connection_file}", file) for part in argv], env={**os.environ, **self._env},
             stdin=null, stdout=null, stderr=2, start_new_session=True, preexec_fn=_die_with_parent,
         )  # fmt: skip
         os.close(null)
@@ -144,14 +147,20 @@ class Adaptor:
             self._run(request["id"], request["code"], request.get("env") or {})
         elif operation == "configure":
             self._configure(request.get("env") or {}, request.get("cwd"))
+            if (entropy := request.get("entropy")) and (snippet := self._language.reseed):
+                self._quietly(snippet(fresh.number(entropy)))
             self._channel.send_plain("configured")
         elif operation == "ping":
             self._channel.send_plain("pong")
 
     def _configure(self, env: Mapping[str, str], cwd: str | None) -> None:
+        # What a program has changed since stays changed when the same is said again, to a copy.
+        self._set({name: value for name, value in env.items() if self._globals.get(name) != value})
         self._globals.update(env)
-        self._set(env)
-        if cwd is not None and (change := self._language.change_directory):
+        if cwd is None or cwd == self._cwd:
+            return
+        self._cwd = cwd
+        if change := self._language.change_directory:
             try:
                 os.makedirs(cwd, exist_ok=True)
                 self._quietly(change(cwd))
@@ -253,6 +262,16 @@ class _Cell:
         self.failed = True
         lines = "\n".join(traceback) or f"{name or 'Error'}: {value}"
         self._channel.send("error", name=_plain(name) or "Error", value=_plain(value), traceback=_plain(lines))
+
+
+def _from_file(argv: list[str], directory: str) -> list[str]:
+    """The command with its expression in a file."""
+    if "-e" not in argv:
+        return argv
+    at, script = argv.index("-e"), os.path.join(directory, "kernel")
+    with open(script, "w") as file:
+        file.write(argv[at + 1] + "\n")
+    return [*argv[:at], "-f", script, *argv[at + 2 :]]
 
 
 def _plain(text: str) -> str:

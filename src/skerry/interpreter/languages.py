@@ -16,6 +16,25 @@ _REQUIRE = (
     "globalThis.require = (await import('node:module')).createRequire(process.cwd() + '/'); "
     "globalThis.Buffer ??= (await import('node:buffer')).Buffer; undefined"
 )
+_RESEED = """
+(() => {
+  const mask = (1n << 64n) - 1n;
+  let state = %(seed)dn & mask;
+  const random = () => {
+    state = (state + 0x9E3779B97F4A7C15n) & mask;
+    let z = state;
+    z = ((z ^ (z >> 30n)) * 0xBF58476D1CE4E5B9n) & mask;
+    z = ((z ^ (z >> 27n)) * 0x94D049BB133111EBn) & mask;
+    return Number((z ^ (z >> 31n)) >> 11n) / 2 ** 53;
+  };
+  Object.defineProperty(Math, "random", { value: random, configurable: true, writable: true, enumerable: false });
+  for (let left = 0; left < 4; left++) crypto.getRandomValues(new Uint8Array(65536));
+  const node = process.getBuiltinModule("node:crypto");
+  for (let left = 0; left < 512; left++) { crypto.randomUUID(); node.randomUUID(); }
+})(); undefined
+"""
+"""V8's generator cannot be seeded: another, SplitMix64, takes its place. Deno's own asks the kernel after 64 KiB; both
+makers of UUIDs have some in store."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +47,16 @@ class Language:
     """Starts its kernel where no specification is needed."""
     env: Mapping[str, str] | None = None
     """For its kernel only."""
+    scripts: bool = False
+    """Its `-e EXPRESSION` is run from a file: R itself makes one, deletes it and keeps it open, and no memory with such
+    a file in it can be saved."""
     first: str = ""
     """Runs before anything else."""
     set_variable: Callable[[str, str], str] | None = None
     unset_variable: Callable[[str], str] | None = None
     change_directory: Callable[[str], str] | None = None
+    reseed: Callable[[int], str] | None = None
+    """Seeds what the language's programs share anew, with a number of 64 bits, and says nothing."""
     displays_values: bool = False
     """The value of a cell comes as something displayed."""
     fence: Callable[[str], str] | None = None
@@ -61,6 +85,7 @@ _JAVASCRIPT = Language(
     set_variable=lambda name, value: f"process.env[{_quoted(name)}] = {_quoted(value)}; undefined",
     unset_variable=lambda name: f"delete process.env[{_quoted(name)}]; undefined",
     change_directory=lambda path: f"process.chdir({_quoted(path)}); {_REQUIRE}",
+    reseed=lambda seed: _RESEED % {"seed": seed},
     fence=lambda word: (
         f"console.log({_quoted(word)}); await Deno.jupyter.display({{'text/plain': {_quoted(word)}}}, {{raw: true}}); "
         "undefined"
@@ -72,21 +97,25 @@ LANGUAGES: Mapping[str, Language] = {
     "typescript": _JAVASCRIPT,
     "r": Language(
         kernels=("ir",),
+        scripts=True,
         displays_values=True,
         set_variable=lambda name, value: f"invisible(Sys.setenv(`{name}` = {_quoted_in_r(value)}))",
         unset_variable=lambda name: f"invisible(Sys.unsetenv({_quoted_in_r(name)}))",
         change_directory=lambda path: f"invisible(setwd({_quoted_in_r(path)}))",
+        reseed=lambda seed: f"invisible(set.seed({seed % 2**31}L))",
     ),
     "bash": Language(
         kernels=("bash",),
         set_variable=lambda name, value: f"export {name}={_quoted_in_shell(value)}",
         unset_variable=lambda name: f"unset {name}",
         change_directory=lambda path: f"cd {_quoted_in_shell(path)}",
+        reseed=lambda seed: f"RANDOM={seed % 2**31}",
     ),
     "julia": Language(
         kernels=("julia",),
         set_variable=lambda name, value: f"ENV[{_quoted_in_julia(name)}] = {_quoted_in_julia(value)}; nothing",
         unset_variable=lambda name: f"delete!(ENV, {_quoted_in_julia(name)}); nothing",
         change_directory=lambda path: f"cd({_quoted_in_julia(path)}); nothing",
+        reseed=lambda seed: f"import Random; Random.seed!(0x{seed:016x}); nothing",
     ),
 }

@@ -7,16 +7,13 @@ import builtins
 import contextlib
 import faulthandler
 import gc
-import hashlib
 import os
 import platform
-import random
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from . import figures, pictures, structure, warm
+from . import figures, fresh, pictures, structure, warm
 from .bundles import portable
 from .capture import Capture
 from .channel import Channel, private_descriptor
@@ -58,8 +55,11 @@ class Interpreter:
         self._capture = capture
         self._pid = os.getpid()
         self._configured = False
+        self._env: dict[str, str] = {}
+        self._cwd: str | None = None
         builtins.input = _no_input
         interrupts.install()
+        fresh.listen()
         self._shell = make_shell(self._show, self._report)
         figures.adopt(self._shell, self._show)
         pictures.adopt()
@@ -71,7 +71,7 @@ class Interpreter:
             warm.import_modules()
         for cell in warm.CELLS if warm_up else warm.FIRST_CELLS:
             self._run_cell(cell)
-        _reseed("warm")  # loads what it needs, too
+        fresh.reseed()  # loads what it needs, too
         self._capture.finish()
         self._channel.muted = False
         self._shell.reset(new_session=False)
@@ -136,24 +136,18 @@ class Interpreter:
     # --- configuration ----------------------------------------------------------------------------------------------
 
     def _configure(self, env: Mapping[str, str], cwd: str | None, entropy: str | None) -> None:
-        os.environ.update(env)
-        if cwd is not None:
+        # What a program has changed since stays changed when the same is said again, to a copy.
+        os.environ.update({name: value for name, value in env.items() if self._env.get(name) != value})
+        self._env.update(env)
+        if cwd is not None and cwd != self._cwd:
+            self._cwd = cwd
             try:
                 os.makedirs(cwd, exist_ok=True)
                 os.chdir(cwd)
             except OSError as error:
                 print(f"cannot use {cwd!r} as working directory: {error}", file=sys.stderr)
         if entropy is not None:
-            _reseed(entropy)
-
-
-def _reseed(entropy: str) -> None:
-    """A copy of a warm interpreter must not draw the numbers that other copies draw."""
-    seed = hashlib.sha256(entropy.encode()).digest()
-    random.seed(seed)
-    tempfile._name_sequence = None  # type: ignore[attr-defined]
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed(int.from_bytes(seed[:4], "big"))
+            fresh.reseed(entropy)
 
 
 @contextlib.contextmanager

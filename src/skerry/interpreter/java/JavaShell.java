@@ -31,6 +31,7 @@ public final class JavaShell {
 
     private final JShell shell;
     private final Map<String, String> globals = new LinkedHashMap<>();
+    private String directory;
     private String run;
     private int executions;
     private volatile boolean running;
@@ -74,14 +75,26 @@ public final class JavaShell {
             case "run" -> run((String) request.get("id"), (String) request.get("code"), env == null ? Map.of() : env);
             case "configure" -> {
                 if (env != null) {
-                    env.forEach((name, value) -> globals.put(name, (String) value));
+                    env.forEach((name, value) -> configured(name, (String) value));
                 }
-                globals.forEach(System::setProperty);
-                System.setProperty("user.dir", request.get("cwd") instanceof String cwd ? made(cwd) : new File("").getAbsolutePath());
+                if (request.get("cwd") instanceof String cwd && !cwd.equals(directory)) {
+                    directory = cwd;
+                    System.setProperty("user.dir", made(cwd));
+                }
+                if (request.get("entropy") instanceof String entropy) {
+                    Fresh.reseed(entropy);
+                }
                 send("\"event\":\"configured\"");
             }
             case "ping" -> send("\"event\":\"pong\"");
             default -> { }
+        }
+    }
+
+    /** What a program has changed since stays changed when the same is said again, to a copy. */
+    private void configured(String name, String value) {
+        if (!value.equals(globals.put(name, value))) {
+            System.setProperty(name, value);
         }
     }
 
@@ -342,6 +355,49 @@ public final class JavaShell {
                 throw new IllegalArgumentException("expected " + wanted + " at " + at);
             }
             at++;
+        }
+    }
+}
+
+/** Random numbers that no copy of this process draws: the state that programs share is seeded anew. */
+final class Fresh {
+    private Fresh() { }
+
+    static void reseed(String entropy) {
+        byte[] bytes = new byte[64];
+        try (var kernel = new java.io.FileInputStream("/dev/urandom")) {
+            new java.io.DataInputStream(kernel).readFully(bytes);
+        } catch (java.io.IOException unlikely) {
+            // What the caller adds is enough.
+        }
+        java.security.SecureRandom source;
+        try {
+            source = java.security.SecureRandom.getInstance("SHA1PRNG"); // state of its own, all of it from here
+        } catch (java.security.NoSuchAlgorithmException impossible) {
+            return;
+        }
+        source.setSeed(bytes);
+        source.setSeed(entropy.getBytes(StandardCharsets.UTF_8));
+        renew("java.lang.Math$RandomNumberGeneratorHolder", "randomNumberGenerator", source);
+        renew("java.util.Collections", "r", source);
+        renew("java.util.Random", "seedUniquifier", source);
+        renew("java.util.SplittableRandom", "defaultGen", source);
+        renew("java.util.concurrent.ThreadLocalRandom", "seeder", source);
+    }
+
+    /** What this version of Java does not have, or does not let us see, stays. */
+    private static void renew(String type, String field, java.util.Random source) {
+        try {
+            var found = Class.forName(type).getDeclaredField(field);
+            found.setAccessible(true);
+            Object state = found.get(null);
+            if (state instanceof java.util.concurrent.atomic.AtomicLong number) {
+                number.set(source.nextLong());
+            } else if (state instanceof java.util.Random generator) {
+                generator.setSeed(source.nextLong());
+            }
+        } catch (ReflectiveOperationException | RuntimeException missing) {
+            return;
         }
     }
 }
