@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import struct
@@ -127,6 +128,23 @@ def test_files(envd: Envd) -> None:
     assert envd("POST", "/files?path=/tmp/x&username=nobody-here", b"x", kind="application/octet-stream")[0] == 401
     assert envd("GET", "/files?path=/tmp/x")[0] == 404, "nothing was left of any of them"
     assert envd("GET", "/files?path=/etc/hostname", b"", "accept-encoding: identity;q=0")[0] == 406
+    packed = gzip.compress(b"x")
+    for junk in (b"junk", b"\x1f"):
+        assert (
+            envd(
+                "POST", "/files?path=/tmp/x", packed + junk, "content-encoding: gzip", kind="application/octet-stream"
+            )[0]
+            == 400
+        )
+    assert envd("GET", "/files?path=/tmp/x")[0] == 404
+    assert (
+        envd("POST", "/files?path=/tmp/two", packed * 2, "content-encoding: gzip", kind="application/octet-stream")[0]
+        == 200
+    )
+    assert envd("GET", "/files?path=/tmp/two") == (200, "xx")
+    stat = gzip.compress(b'{"path": "/tmp/two"}')
+    assert envd("POST", "/filesystem.Filesystem/Stat", stat, "content-encoding: gzip")[1]["entry"]["size"] == "2"
+    assert envd("POST", "/filesystem.Filesystem/Stat", stat, "content-encoding: br")[1]["code"] == "unimplemented"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -155,6 +156,33 @@ def test_a_failing_step_is_told(server: Server) -> None:
     assert "the reason" in caught.value.details["log"]
     with pytest.raises(TemplateNotFound):
         server.sandbox(template="failing")
+
+
+REACH = """
+import socket, sys
+gateway = next(line.split()[1] for line in open("/etc/resolv.conf") if line.startswith("nameserver"))
+for host in (gateway, "127.0.0.1", "169.254.169.254", "192.168.0.1"):
+    try:
+        socket.create_connection((host, int(sys.argv[1])), 2)
+        print("reached", host)
+    except OSError:
+        print("kept from", host)
+"""
+
+
+def test_a_step_has_limits_and_reaches_what_a_sandbox_reaches(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "reach.py").write_text(REACH)
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        image = (
+            Image.from_template("base").copy(tmp_path / "reach.py", "/tmp/")
+            .run(f"python3 /tmp/reach.py {port}", "awk '/MemTotal/ {print int($2 / 1024)}' /proc/meminfo")
+        )  # fmt: skip
+        log = build(server, image.fresh(), "kept-in")
+    assert sum(line.startswith("kept from ") for line in log) == 4
+    assert not [line for line in log if line.startswith("reached")]
+    with pytest.raises(TemplateBuildFailed, match="out of memory: the step needed more than its 512 MiB"):
+        build(server, Image.from_template("base").run("python3 -c 'bytearray(2 * 10**9)'").fresh(), "eater")
 
 
 @pytest.mark.parametrize(

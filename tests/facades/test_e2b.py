@@ -16,9 +16,11 @@ from starlette.requests import HTTPConnection, Request
 
 from skerry.core.tokens import Tokens
 from skerry.facades.e2b.connect import _messages, _only_message, envelope
+from skerry.facades.e2b.encodings import chosen, gzipped, inflated
 from skerry.facades.e2b.errors import ConnectError
-from skerry.facades.e2b.files import _identity_accepted, _inflated, _parts, signature
+from skerry.facades.e2b.files import _parts, signature
 from skerry.facades.e2b.front import _address, _preflight
+from skerry.facades.e2b.read import json_object
 
 pytestmark = pytest.mark.anyio
 
@@ -178,33 +180,81 @@ async def test_headers_of_parts_are_bounded() -> None:
 
 async def test_bodies_are_inflated_in_bounded_pieces() -> None:
     content = b"x" * 5_000_000
-    pieces = [piece async for piece in _inflated(request(gzip.compress(content), 1000, content_encoding="gzip"))]
+    pieces = [piece async for piece in inflated(request(gzip.compress(content), 1000, content_encoding="gzip"))]
     assert b"".join(pieces) == content
     assert max(map(len, pieces)) <= 256 * 1024
 
 
 @pytest.mark.parametrize(
     ("body", "encoding"),
-    [(b"no gzip", "gzip"), (gzip.compress(b"x" * 1000)[:-9], "gzip"), (b"x", "br"), (b"", "gzip")],
+    [
+        (b"no gzip", "gzip"),
+        (gzip.compress(b"x" * 1000)[:-9], "gzip"),
+        (b"x", "br"),
+        (b"", "gzip"),
+        (gzip.compress(b"x") + b"junk", "gzip"),
+        (gzip.compress(b"x") + b"\0", "gzip"),
+        (gzip.compress(b"x") * 2 + b"\x1f", "gzip"),
+    ],
 )
 async def test_what_is_not_compressed_as_it_says_is_told(body: bytes, encoding: str) -> None:
     with pytest.raises(ConnectError):
-        async for _ in _inflated(request(body, content_encoding=encoding)):
+        async for _ in inflated(request(body, content_encoding=encoding)):
             pass
 
 
+async def test_members_of_gzip_are_one_content() -> None:
+    body = gzip.compress(b"one, ") + gzip.compress(b"") + gzip.compress(b"two")
+    for pieces in (1, 7, 10_000):
+        found = [piece async for piece in inflated(request(body, pieces, content_encoding="gzip"))]
+        assert b"".join(found) == b"one, two"
+
+
+async def test_a_compressed_message() -> None:
+    assert await json_object(request(gzip.compress(b'{"a": 1}'), content_encoding="gzip")) == {"a": 1}
+    data = gzip.compress(b'{"a": 1}')
+    body = b"\1" + struct.pack(">I", len(data)) + data
+    assert [found async for found in _messages(request(body, connect_content_encoding="gzip"))] == [{"a": 1}]
+    with pytest.raises(ConnectError, match="known here"):
+        await messages(body)
+    with pytest.raises(ConnectError, match="larger than the limit"):
+        await json_object(request(gzip.compress(b" " * 20_000_000), content_encoding="gzip"))
+
+
 @pytest.mark.parametrize(
-    ("header", "accepted"),
+    ("header", "ranged", "encoding"),
     [
-        ("", True),
-        ("gzip, deflate", True),
-        ("gzip;q=1, identity;q=0", False),
-        ("*;q=0", False),
-        ("*;q=0, identity", True),
+        ("", False, "identity"),
+        ("gzip", False, "gzip"),
+        ("gzip", True, "identity"),
+        ("gzip, deflate", False, "identity"),
+        ("gzip;q=1, identity;q=0", False, "gzip"),
+        ("gzip;q=1, identity;q=0", True, None),
+        ("gzip;q=0", False, "identity"),
+        ("*;q=0", False, None),
+        ("*;q=0, identity", False, "identity"),
+        ("identity;q=0", False, None),
     ],
 )
-def test_encodings(header: str, accepted: bool) -> None:
-    assert _identity_accepted(header) is accepted
+def test_encodings(header: str, ranged: bool, encoding: str | None) -> None:
+    assert chosen(header, ranged=ranged) == encoding
+
+
+async def test_content_is_compressed_on_its_way() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    packing = gzipped(send)
+    head = [(b"content-length", b"6"), (b"x", b"y")]
+    await packing({"type": "http.response.start", "status": 200, "headers": head})
+    for piece in (b"abc", b"def"):
+        await packing({"type": "http.response.body", "body": piece, "more_body": True})
+    await packing({"type": "http.response.body", "body": b"", "more_body": False})
+    assert sent[0]["headers"] == [(b"x", b"y"), (b"content-encoding", b"gzip")]
+    assert gzip.decompress(b"".join(message["body"] for message in sent[1:])) == b"abcdef"
+    assert [message["more_body"] for message in sent[1:]].count(False) == 1
 
 
 def test_signatures_are_those_of_the_clients() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from skerry.errors import Error, SandboxLost
+from skerry.errors import Error, SandboxLost, TemplateBuildFailed
 from skerry.host.cgroups import ControlGroups
 from skerry.models import EndCode
 from skerry.node import Node
@@ -60,6 +60,33 @@ async def test_boot_run_stats_destroy(machine: Path) -> None:
         await node.destroy("one")
         with pytest.raises(Error):
             await shell(provided.agent, "echo still there")
+        await removed(machine)
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "disk_mib", "command", "words"),
+    [
+        (128, 256, "python3 -c 'bytearray(900 << 20)'", "out of memory: the step needed more than its 128 MiB"),
+        (512, 32, "head -c 100000000 /dev/zero > /large", "failed; its disk is full: a step may write 32 MiB"),
+        (512, 256, "exit 1", "failed"),
+    ],
+)  # fmt: skip
+async def test_a_step_over_a_limit_says_which(
+    machine: Path, memory_mib: int, disk_mib: int, command: str, words: str
+) -> None:
+    limits = LIMITS.model_copy(update={"memory_mib": memory_mib, "disk_mib": disk_mib})
+
+    async def step(node: Node) -> None:
+        async with node.workbench("sha256:test", limits) as bench:
+            try:
+                await shell(bench.agent, command, user="root")
+            except AssertionError:  # as its exit status is told
+                raise TemplateBuildFailed("failed", log=[]) from None
+
+    async with real_node(machine) as node:
+        with anyio.fail_after(60), pytest.raises(TemplateBuildFailed) as raised:
+            await step(node)
+        assert raised.value.message == words
         await removed(machine)
 
 

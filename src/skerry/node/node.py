@@ -39,7 +39,7 @@ from skerry.node.states import States
 from skerry.node.supervisor import Supervisor
 from skerry.node.unit import Unit
 from skerry.node.warm import WarmImages
-from skerry.node.workbench import Bench, workbench
+from skerry.node.workbench import Bench, Workbenches
 from skerry.ports import Agent, Death, Placement, Provided, State, Wanted
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ class Node:
         await self._host.network.start()
         self._group = await self._stack.enter_async_context(anyio.create_task_group())
         self._supervisor = Supervisor(self._group, self._host.cgroups, self._died)
+        self._benches = Workbenches(self._host, self._builder, self._gate, self._supervisor)
         self._refill = Refill(
             self._group, self._gate, self._prepare_pool, self._start_idle,
             lambda unit: self._end(unit, EndCode.KILLED),
@@ -270,7 +271,7 @@ class Node:
 
     def workbench(self, image: str, limits: Limits) -> AbstractAsyncContextManager[Bench]:
         """See `ports.Engine.workbench`."""
-        return workbench(self._host, self._builder, self._gate, image, limits)
+        return self._benches.open(image, limits)
 
     async def prepare(self, template: Template) -> None:
         """See `ports.Engine.prepare`."""
@@ -516,6 +517,7 @@ class Node:
                         self._note(unit, use, now)
                     if use.oom_kills > 0:
                         self._supervisor.out_of_memory(unit)
+                self._benches.look()
                 for driver in self._host.drivers.values():
                     await driver.tidy()
             except Exception:

@@ -28,7 +28,8 @@ class Supervisor:
 
     Args:
         group: where the watching tasks run; it must outlive every unit.
-        on_death: awaited once for each unit that ended without `release`; never for one that was released.
+        on_death: awaited once for each unit that ended without `release`; never for one that was released. What `watch`
+            names goes before.
     """
 
     def __init__(
@@ -41,9 +42,9 @@ class Supervisor:
         self._cgroups = cgroups
         self._on_death = on_death
 
-    def watch(self, unit: Unit) -> None:
+    def watch(self, unit: Unit, on_death: Callable[[Unit], Awaitable[None]] | None = None) -> None:
         """From now on the unit's end is noticed."""
-        self._group.start_soon(self._watch, unit, name=f"sandbox {unit.name}")
+        self._group.start_soon(self._watch, unit, on_death or self._on_death, name=f"sandbox {unit.name}")
 
     def release(self, unit: Unit, code: EndCode) -> None:
         """Its end is wanted: stop watching it."""
@@ -70,7 +71,7 @@ class Supervisor:
         except OSError:
             logger.exception("cannot kill sandbox %s", unit.name)
 
-    async def _watch(self, unit: Unit) -> None:
+    async def _watch(self, unit: Unit, on_death: Callable[[Unit], Awaitable[None]]) -> None:
         with unit.fence:
             try:
                 # An adopted sandbox may have ended before this, and its pid may be another process's by now.
@@ -83,7 +84,7 @@ class Supervisor:
                 )
                 # From here on nothing interrupts: an end that was noticed is an end that is told.
                 with anyio.CancelScope(shield=True):
-                    await self._on_death(unit)
+                    await on_death(unit)
             except Exception:
                 logger.exception("the supervision of sandbox %s failed", unit.name)
 

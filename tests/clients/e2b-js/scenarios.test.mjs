@@ -141,6 +141,13 @@ test('many files, streams and what is noted on them', async () => {
   await assert.rejects(sandbox.files.list('/tmp/many/0'), { name: 'InvalidArgumentError' })
 })
 
+test('compressed content', async () => {
+  const data = 'much the same, '.repeat(200_000)
+  await sandbox.files.write('/tmp/packed', data, { gzip: true })
+  assert.equal(await sandbox.files.read('/tmp/packed'), data)
+  assert.equal(await sandbox.files.read('/tmp/packed', { gzip: true }), data)
+})
+
 test('watching', async () => {
   const events = []
   await sandbox.files.makeDir('/tmp/watched')

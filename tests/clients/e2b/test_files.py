@@ -17,6 +17,16 @@ def test_content_of_every_kind(sandbox):
     assert sandbox.files.read("empty") == ""
 
 
+def test_compressed_content(sandbox):
+    data = b"much the same, " * 200_000
+    sandbox.files.write("/tmp/packed", data, gzip=True)
+    assert bytes(sandbox.files.read("/tmp/packed", format="bytes")) == data
+    assert bytes(sandbox.files.read("/tmp/packed", format="bytes", gzip=True)) == data
+    assert b"".join(sandbox.files.read("/tmp/packed", format="stream", gzip=True)) == data
+    with pytest.raises(FileNotFoundException):
+        sandbox.files.read("/tmp/nothing", gzip=True)
+
+
 def test_many_at_once(sandbox):
     written = sandbox.files.write_files([{"path": f"/tmp/many/{n}", "data": f"file {n}"} for n in range(10)])
     assert [info.path for info in written] == [f"/tmp/many/{n}" for n in range(10)]

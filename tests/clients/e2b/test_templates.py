@@ -57,6 +57,9 @@ def test_a_failing_step_is_told_with_its_place(name):
     with pytest.raises(BuildException, match="exit status 3"):
         Template.build(template, name, on_build_logs=lambda entry: log.append(entry.message))
     assert "what went wrong" in log
+    hungry = Template().from_template("base").run_cmd("python3 -c 'bytearray(2 * 10**9)'")
+    with pytest.raises(BuildException, match="out of memory: the step needed more than its 256 MiB"):
+        Template.build(hungry, name, cpu_count=1, memory_mb=256)
     with pytest.raises(BuildException, match="cannot find template 'nosuch'"):
         Template.build(Template().from_template("nosuch"), name)
     with pytest.raises(BuildException, match="ended with exit code 4"):

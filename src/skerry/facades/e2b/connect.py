@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from skerry.errors import SandboxLost, SandboxNotRunning
+from skerry.facades.e2b.encodings import inflated_message
 from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error
 from skerry.facades.e2b.read import MESSAGE_MAX, Content, json_object, object_of
 from skerry.facades.e2b.sandbox import SandboxCall, named_user, sandbox_of, user_of
@@ -151,6 +152,13 @@ def _refused_stream(error: Exception, request: Request) -> Response:
     return Response(envelope({"error": shown.to_wire()}, _LAST), media_type=_STREAM)
 
 
+def _unpacked(request: Request, data: bytes) -> bytes:
+    encoding = request.headers.get("connect-content-encoding", "identity").lower()
+    if encoding != "gzip":
+        raise ConnectError("unimplemented", f"a message compressed by {encoding!r}: only gzip is known here")
+    return inflated_message(data, MESSAGE_MAX)
+
+
 async def _only_message(request: Request) -> Content:
     found: Content | None = None
     async for message in _messages(request):
@@ -176,7 +184,7 @@ async def _messages(request: Request) -> AsyncIterator[Content]:
             data = bytes(held[_ENVELOPE.size : _ENVELOPE.size + size])
             del held[: _ENVELOPE.size + size]
             if flags & _COMPRESSED:
-                raise ConnectError("unimplemented", "a compressed message: compression is not spoken here")
+                data = _unpacked(request, data)
             if flags & _LAST:
                 return
             yield object_of(data)

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import re
 import time
-import zlib
 from base64 import b64encode
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -21,9 +20,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from skerry.core import Core
 from skerry.errors import FileMissing, IsADirectory, NoSpace, RequestTooLarge
-from skerry.facades.download import Download
-from skerry.facades.e2b import ownership
+from skerry.facades.download import Download, parse_range
+from skerry.facades.e2b import encodings, ownership
 from skerry.facades.e2b.connect import Endpoint
 from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error, plain_error
 from skerry.facades.e2b.sandbox import ENVD, SandboxCall, measured, sandbox_of
@@ -31,7 +31,6 @@ from skerry.facades.file_metadata import file_metadata
 from skerry.models import FileInfo
 
 _SIGNATURE = "v1_"
-_INFLATED = 256 * 1024
 _PART_HEADER_MAX, _PART_HEADERS_MAX = 16 * 1024, 16
 
 
@@ -110,26 +109,25 @@ async def download(request: Request) -> Response:
     user = request.query_params.get("username") or sandbox.user
     _authorize(request, sandbox, "read")
     path = _checked(request.query_params.get("path", ""))
-    if not _identity_accepted(request.headers.get("accept-encoding", "")):
-        return plain_error(406, "the content is sent as it is: Accept-Encoding must allow identity")
-    return _Download(sandbox.core, (*sandbox.where, path), user, request.headers.get("range"))
-
-
-def _identity_accepted(header: str) -> bool:
-    """Whether content may be sent as it is."""
-    weights = {}
-    for part in header.lower().split(","):
-        name, _, weight = part.strip().partition(";q=")
-        weights[name.strip()] = weight.strip() not in ("0", "0.0", "0.00", "0.000") if weight else True
-    return weights.get("identity", weights.get("*", True))
+    part = request.headers.get("range")
+    encoding = encodings.chosen(request.headers.get("accept-encoding", ""), ranged=parse_range(part) is not None)
+    if encoding is None:
+        return plain_error(406, "Accept-Encoding must allow gzip, for a whole file, or identity")
+    return _Download(sandbox.core, (*sandbox.where, path), user, part, packed=encoding == "gzip")
 
 
 class _Download(Download):
     """In envd's words."""
 
+    def __init__(
+        self, core: Core, where: tuple[str, str, str], user: str, range_header: str | None, *, packed: bool
+    ) -> None:
+        super().__init__(core, where, user, range_header)
+        self._packed = packed
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, encodings.gzipped(send) if self._packed else send)
         except CALLERS_MISTAKES as error:
             await _refused(error, self._user or "")(scope, receive, send)
 
@@ -150,7 +148,7 @@ async def upload(request: Request) -> Response:
     sandbox = sandbox_of(request)
     user = request.query_params.get("username") or sandbox.user
     _authorize(request, sandbox, "write")
-    body = _inflated(request)
+    body = encodings.inflated(request)
     path, metadata = request.query_params.get("path", ""), file_metadata(request.headers)
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     written = []
@@ -184,33 +182,6 @@ def _checked(path: str) -> str:
     if not path or "\0" in path:
         raise ConnectError("invalid_argument", "path must be given, and must not hold a NUL character")
     return path
-
-
-async def _inflated(request: Request) -> AsyncIterator[bytes]:
-    """The body, without its compression. Raises ConnectError for what is not compressed as it says."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("", "identity"):
-        async for chunk in request.stream():
-            if chunk:
-                yield chunk
-        return
-    if encoding != "gzip":
-        raise ConnectError("invalid_argument", f"unsupported content encoding {encoding!r}: it is gzip or identity")
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        async for chunk in request.stream():
-            data = chunk
-            while data:
-                piece = inflater.decompress(data, _INFLATED)
-                if piece:
-                    yield piece
-                data = inflater.unconsumed_tail
-        if rest := inflater.flush():
-            yield rest
-    except zlib.error as error:
-        raise ConnectError("invalid_argument", f"the body is not gzip: {error}") from None
-    if not inflater.eof:
-        raise ConnectError("invalid_argument", "the body ended in the middle of its gzip stream")
 
 
 @dataclass(eq=False)

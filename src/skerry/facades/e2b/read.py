@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from skerry.facades.e2b.encodings import inflated
 from skerry.facades.e2b.errors import ConnectError
 from skerry.facades.requests import parse_json
 
@@ -15,9 +16,9 @@ MESSAGE_MAX = 16 * 1024 * 1024
 
 
 async def json_object(request: Request) -> Content:
-    """The whole body."""
+    """The whole body, without its compression."""
     data = bytearray()
-    async for chunk in request.stream():
+    async for chunk in inflated(request, "unimplemented"):
         data += chunk
         if len(data) > MESSAGE_MAX:
             raise ConnectError("resource_exhausted", f"a request is larger than the limit of {MESSAGE_MAX} bytes")
