@@ -42,7 +42,7 @@ from skerry.facades import e2b
 from skerry.facades.connections import LOOK_EVERY_S, Http, cut_stalled
 from skerry.facades.native import create_app
 from skerry.facades.native.metrics import Metrics
-from skerry.host import mounts
+from skerry.host import datadir, mounts
 from skerry.host.cgroups import ControlGroups
 from skerry.host.disks import Disks
 from skerry.host.images import Images, mounted
@@ -84,6 +84,7 @@ def main(settings: Settings, *, json_line: bool = False, keep: bool = False) -> 
                 f"cannot listen on {settings.host}: other machines reach it; set --allow-remote if that is meant"
             )
         with _only_server(settings.data_dir):
+            datadir.prepare(settings.data_dir)
             _enter_host()
             uvloop.run(_serve(settings, json_line=json_line, keep=keep))
     except Error as error:

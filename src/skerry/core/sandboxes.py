@@ -609,7 +609,14 @@ def known(template: Template) -> dict[str, Any]:
 
 
 def template_of(record: SandboxRecord) -> Template:
-    return Template.model_validate(record.internal[TEMPLATE])
+    """As it was when the sandbox was made. Records of servers before 0.4 say less."""
+    if TEMPLATE in record.internal:
+        return Template.model_validate(record.internal[TEMPLATE])
+    sandbox, internal = record.sandbox, record.internal
+    return Template(
+        name=sandbox.template, image="", limits=sandbox.limits, languages=internal.get("languages", []), size_mib=0,
+        built_at=sandbox.created_at, user=internal.get("user", "user"), workdir=internal.get("workdir"),
+    )  # fmt: skip
 
 
 def kept_of(record: SandboxRecord) -> State | None:

@@ -344,8 +344,9 @@ class Node:
                 state=state.id,
             )  # fmt: skip
         check_room()
+        template = placement.template.model_copy(update={"image": meta.image})
         order = Order(
-            placement.template, placement.isolation, placement.limits, source, placement.sandbox_id, "snapshot",
+            template, placement.isolation, placement.limits, source, placement.sandbox_id, "snapshot",
             placement.incarnation,
         )  # fmt: skip
         async with self._gate.enter():
