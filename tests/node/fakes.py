@@ -51,6 +51,8 @@ class World:
     groups: dict[str, list[int]] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     standing: set[str] = field(default_factory=set)
+    version: str = "1"
+    blocked_at_restore: set[int] = field(default_factory=set)
     limits: dict[str, Limits] = field(default_factory=dict)
     oom_kills: dict[str, int] = field(default_factory=dict)
     disks: set[str] = field(default_factory=set)
@@ -150,12 +152,15 @@ class FakeDisks:
         return root
 
     async def remove(self, name: str) -> None:
+        if "removal" in self.world.hold:
+            await self.world.hold["removal"].wait()
         self.world.disks.discard(name)
 
     async def adopt(self, name: str) -> None:
         assert name in self.world.disks
 
     async def export(self, name: str, target: Path, *, last: bool = False) -> None:
+        await self.world.step("export")
         target.write_text("disk")
 
     def image_path(self, name: str) -> Path:
@@ -240,7 +245,7 @@ class FakeLink:
         await self.world.step("stat")
 
     async def reseed(self, *, hostname: str | None = None) -> None:
-        self.world.log.append("reseed")
+        await self.world.step("reseed")
 
 
 class FakeListener:
@@ -275,7 +280,7 @@ class FakeDriver:
     async def tidy(self) -> None: ...
 
     async def version(self) -> str:
-        return "1"
+        return self.world.version
 
     def set_idle(self, pid: int, idle: bool) -> None:
         self.world.log.append(f"idle {idle}")
@@ -292,12 +297,16 @@ class FakeDriver:
 
     async def restore(self, boot: Boot, directory: Path) -> int:
         self.world.log.append("restore")
+        assert (directory / "pages").exists()
+        self.world.blocked_at_restore = set(self.world.blocked)
         if "restore" in self.world.fail:
             raise SandboxStartFailed("cannot restore")
         return await self.boot(boot)
 
     async def checkpoint(self, sandbox_id: str, directory: Path, *, keep_running: bool) -> None:
-        self.world.log.append("checkpoint")
+        await self.world.step("checkpoint")
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "pages").write_text("memory")
 
     async def pause(self, sandbox_id: str) -> None:
         await self.world.step("pause")

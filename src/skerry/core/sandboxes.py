@@ -609,7 +609,7 @@ def known(template: Template) -> dict[str, Any]:
 
 
 def template_of(record: SandboxRecord) -> Template:
-    """As it was when the sandbox was made. Records of servers before 0.4 say less."""
+    """As it was when the sandbox was made. Records of servers that knew no snapshots say less."""
     if TEMPLATE in record.internal:
         return Template.model_validate(record.internal[TEMPLATE])
     sandbox, internal = record.sandbox, record.internal

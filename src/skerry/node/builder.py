@@ -81,6 +81,7 @@ class Order:
     sandbox_id: str | None = None
     origin: str = "cold"
     incarnation: int = 0
+    internet: bool = True
 
     @property
     def hostname(self) -> str:
@@ -136,6 +137,9 @@ class Builder:
             unit.slot = await host.network.acquire()
             unit.record.network_index = unit.slot.index
             host.records.write(unit.record)
+            if not order.internet:  # before anything can run: memory may hold programs that wait for just that
+                await host.network.set_internet(unit.slot, False)
+                unit.record.internet = False
 
         async def disk() -> None:
             unit.rootfs = await host.disks.create(

@@ -347,7 +347,7 @@ class Node:
         template = placement.template.model_copy(update={"image": meta.image})
         order = Order(
             template, placement.isolation, placement.limits, source, placement.sandbox_id, "snapshot",
-            placement.incarnation,
+            placement.incarnation, placement.internet,
         )  # fmt: skip
         async with self._gate.enter():
             unit = await self._builder.start(order, self._supervisor.agent_lost)
@@ -365,7 +365,7 @@ class Node:
         """Make a running sandbox what the caller asked for."""
         if unit.record.limits != placement.limits:
             self._host.cgroups.set_limits(unit.name, placement.limits)
-        if not placement.internet:
+        if unit.record.internet and not placement.internet:
             await self._allow_internet(unit, False)
         await unit.require_link().configure(
             env=placement.env, hostname=placement.sandbox_id, pids=placement.limits.pids

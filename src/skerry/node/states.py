@@ -10,10 +10,12 @@ the store keeps: what was cut short, changed, or brought from elsewhere is refus
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -162,12 +164,17 @@ def write_meta(directory: Path, meta: Meta) -> None:
 
 
 def _files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file())
+    """Raises OSError: something of it is neither a file nor a directory."""
+    found = [path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()]
+    for path in found:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, f"{path.name} is no file")
+    return sorted(found)
 
 
 def _look(path: Path) -> tuple[int, int, int]:
-    stat = path.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+    looked = path.lstat()
+    return looked.st_ino, looked.st_size, looked.st_mtime_ns
 
 
 def _file_digest(path: Path, sync: bool) -> bytes:
