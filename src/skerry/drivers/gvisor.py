@@ -39,9 +39,14 @@ _FLAGS = (
     "--directfs=true",
     "--ignore-cgroups",  # the node makes and enforces them
     "--net-raw=false",  # no crafted packets
+    "--net-disconnect-ok=true",  # or memory with a connection to elsewhere could not be saved
 )
 _LOG_MAX = 1024 * 1024
 _LOG_TAIL = 2000  # characters of runsc's log that an error carries
+_DIALLING = "resetConnectionLocked"
+"""In the log of a checkpoint that met a TCP connection which is just coming about: runsc cannot reset that one."""
+_AGAIN_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Until such a checkpoint is tried again: the connection mostly stands by then, or has failed."""
 
 
 class Gvisor:
@@ -142,10 +147,16 @@ class Gvisor:
         options = ["--compression=none", f"--image-path={directory}"]
         if keep_running:
             options.append("--leave-running")
-        status = await launch.run(self._command(sandbox_id, "checkpoint", *options))
-        if status != 0:
+        for delay_s in (*_AGAIN_S, None):
+            status = await launch.run(self._command(sandbox_id, "checkpoint", *options))
+            if status == 0:
+                return
             log = self._log(sandbox_id)
-            raise CannotSnapshot(f"cannot write the sandbox's memory: {obstacle(log)}", log=log[-_LOG_TAIL:])
+            if delay_s is None or _DIALLING not in log:
+                said = log[max(0, log.rfind("checkpoint failed")) :]
+                raise CannotSnapshot(f"cannot write the sandbox's memory: {obstacle(log)}", log=said[:_LOG_TAIL])
+            os.truncate(self._bundles / sandbox_id / "runsc.log", 0)
+            await anyio.sleep(delay_s)
 
     async def destroy(self, sandbox_id: str) -> None:
         """See `ports.Driver.destroy`. Needs no runsc process: the sentry's death takes gofer and stubs with it, and
@@ -198,9 +209,9 @@ class Gvisor:
         return SandboxStartFailed(f"cannot {what}: runsc ended with status {status}", log=log)
 
     def _log(self, sandbox_id: str) -> str:
-        """The end of it, with room for what a failed checkpoint says."""
+        """The end of it: what a failed checkpoint says begins with the reason, and goes on for long."""
         try:
-            return (self._bundles / sandbox_id / "runsc.log").read_text(errors="replace")[-16 * _LOG_TAIL :]
+            return (self._bundles / sandbox_id / "runsc.log").read_text(errors="replace")[-_LOG_MAX:]
         except FileNotFoundError:
             return ""
 
@@ -214,6 +225,8 @@ def parse_version(text: str) -> tuple[str, int] | None:
 def obstacle(log: str) -> str:
     """What is in the way of a checkpoint, as runsc's log tells it: releases before 2025 cannot save files that are
     deleted and still open, mapped, or somebody's working directory."""
+    if _DIALLING in log:
+        return "a TCP connection is being made and gets no answer; try again when it stands, or has failed"
     found = re.findall(r'gofer\.dentry\(\\?"([^"\\]+)\\?"\)\.beforeSave: deleted', log)
     if not found:
         return "the engine failed; details hold what it said"
