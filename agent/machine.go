@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"log"
 	"os"
 	"strconv"
 	"strings"
@@ -14,12 +15,14 @@ import (
 
 // machine is the sandbox as a whole: its name, environment, limits and identity.
 type machine struct {
-	mu    sync.Mutex
-	env   map[string]string // environment of every process; replaced as a whole, never changed
-	id    string
-	etc   string
-	group *pidsGroup // nil where the kernel has none
-	pids  int        // limit of processes; zero: none was set
+	mu       sync.Mutex
+	env      map[string]string // environment of every process; replaced as a whole, never changed
+	id       string
+	etc      string
+	hostname string     // the last that was set
+	naming   sync.Mutex // held by who changes the files that name the sandbox
+	group    *pidsGroup // nil where the kernel has none
+	pids     int        // limit of processes; zero: none was set
 }
 
 type configureRequest struct {
@@ -104,7 +107,17 @@ func (m *machine) configure(r *configureRequest) (any, error) {
 			limitRunningProcesses(*r.Pids)
 		}
 	}
-	return empty{}, m.setHostname(r.Hostname)
+	if err := m.setHostname(r.Hostname); err != nil {
+		return nil, err
+	}
+	if r.Hostname != nil { // a claim from a pool must be quick, and nobody reads the files at once
+		go func() {
+			if err := m.nameFiles(); err != nil {
+				log.Print(err)
+			}
+		}()
+	}
+	return empty{}, nil
 }
 
 // reseed makes a restored copy differ from its twin: fresh entropy, name, clock and instance.
@@ -133,6 +146,9 @@ func (m *machine) reseed(r *reseedRequest) (any, error) {
 	m.id = fresh
 	m.mu.Unlock()
 	if err := m.setHostname(r.Hostname); err != nil {
+		return nil, err
+	}
+	if err := m.nameFiles(); err != nil {
 		return nil, err
 	}
 	return empty{}, m.renewMachineID(fresh)

@@ -15,29 +15,38 @@ const (
 	maxNamingBytes = 1 << 20     // a longer file is not ours
 )
 
-// setHostname sets the kernel's host name, and changes it in /etc/hostname and /etc/hosts where they still say what the server or
-// this has written.
+// setHostname sets the kernel's host name. The files follow: see nameFiles.
 func (m *machine) setHostname(name *string) error {
 	if name == nil {
 		return nil
 	}
-	old, _ := os.Hostname()
 	if err := syscall.Sethostname([]byte(*name)); err != nil {
 		return fail(codeInvalid, "cannot set the host name: %v", err)
 	}
+	m.mu.Lock()
+	m.hostname = *name
+	m.mu.Unlock()
+	return nil
+}
+
+// nameFiles writes the last host name that was set to /etc/hostname, where there is that file, and changes it in the line of
+// /etc/hosts that the server has written. Other lines stay.
+func (m *machine) nameFiles() error {
 	if !m.ownsFiles() {
 		return nil
 	}
-	return m.renameInFiles(old, *name)
-}
-
-func (m *machine) renameInFiles(old, name string) error {
-	ours := func(word string) bool { return word == old || word == firstHostname }
+	m.naming.Lock()
+	defer m.naming.Unlock()
+	m.mu.Lock()
+	name := m.hostname
+	m.mu.Unlock()
+	if name == "" {
+		return nil
+	}
+	old := firstHostname
 	err := m.rewrite("hostname", func(text string) string {
-		if ours(strings.TrimSpace(text)) {
-			return name + "\n"
-		}
-		return text
+		old = strings.TrimSpace(text)
+		return name + "\n"
 	})
 	if err != nil {
 		return err
@@ -45,7 +54,8 @@ func (m *machine) renameInFiles(old, name string) error {
 	return m.rewrite("hosts", func(text string) string {
 		lines := strings.SplitAfter(text, "\n")
 		for i, line := range lines {
-			if words := strings.Fields(line); len(words) == 2 && words[0] == ownAddress && ours(words[1]) {
+			words := strings.Fields(line)
+			if len(words) == 2 && words[0] == ownAddress && (words[1] == old || words[1] == firstHostname) {
 				lines[i] = ownAddress + " " + name + "\n"
 			}
 		}

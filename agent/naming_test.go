@@ -29,12 +29,16 @@ func (m *machine) expectFiles(t *testing.T, files map[string]string) {
 
 func TestTheHostNameIsChangedWhereItIsOurs(t *testing.T) {
 	m := machineWith(t, map[string]string{"hostname": "sandbox\n", "hosts": "127.0.1.1 sandbox\n127.0.0.1 localhost\n127.0.1.1 mine sandbox\n"})
-	m.renameInFiles("whatever", "one")
-	m.renameInFiles("one", "two")
+	for _, m.hostname = range []string{"one", "one", "two"} {
+		if err := m.nameFiles(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	m.expectFiles(t, map[string]string{"hostname": "two\n", "hosts": "127.0.1.1 two\n127.0.0.1 localhost\n127.0.1.1 mine sandbox\n"})
-	theirs := map[string]string{"hostname": "theirs\n", "hosts": "# nothing of ours\n"}
+	theirs := map[string]string{"hosts": "# nothing of ours\n127.0.1.1 theirs"}
 	m = machineWith(t, theirs)
-	if err := m.renameInFiles("two", "three"); err != nil {
+	m.hostname = "three"
+	if err := m.nameFiles(); err != nil {
 		t.Fatal(err)
 	}
 	m.expectFiles(t, theirs)

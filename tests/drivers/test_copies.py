@@ -216,6 +216,24 @@ async def test_timeouts_count_the_time_that_it_ran(gvisor: Rig) -> None:
         assert time.monotonic() - began > 3
 
 
+@pytest.mark.parametrize("announced", [True, False])
+async def test_timeouts_stand_still_while_it_is_frozen(gvisor: Rig, announced: bool) -> None:
+    async with gvisor.box() as box:
+        began = time.monotonic()
+        async with box.link.run(["sleep", "100"], timeout_s=2) as events:
+            await anext(events)
+            if announced:
+                await box.link.stand_still()
+            box.link.suspend()
+            gvisor.cgroups.freeze(box.boot.cgroup)
+            await anyio.sleep(4)
+            gvisor.cgroups.thaw(box.boot.cgroup)
+            box.link.resume()
+            (exit,) = [event async for event in events if isinstance(event, Exit)]
+        assert exit.reason is ExitReason.TIMEOUT
+        assert time.monotonic() - began > (6 if announced else 5.85)
+
+
 async def test_who_follows_a_process_does_not_notice_a_hold(gvisor: Rig) -> None:
     script = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo $i; done; head -c 8000000 /dev/zero; exit 5"
     async with gvisor.box() as box:

@@ -217,6 +217,9 @@ class FakeLink:
         self.configured: dict[str, Any] = {}
         self.suspended = False
 
+    async def stand_still(self) -> None:
+        self.world.log.append("stand still")
+
     def suspend(self) -> None:
         self.suspended = True
 

@@ -109,9 +109,11 @@ class Presence:
         self._unwatch()
 
     def resume(self) -> None:
-        """The sandbox runs again."""
+        """The sandbox runs again, and its agent hears so."""
         self._suspended = False
         self._watch()
+        if self._connection is not None and self._failure is None and not (self._pinging and self._pinging.open):
+            self._pinging = self._connection.open({"op": "ping"})
 
     def _watch(self) -> None:
         self._unwatch()

@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
 _HOUSEKEEPING_S = 2.0
+_STILL_S = 1.0
+"""How long an agent may take to let timeouts stand still."""
 _CORES = os.cpu_count() or 1
 
 
@@ -189,6 +191,8 @@ class Node:
     async def freeze(self, sandbox_id: str) -> None:
         """See `ports.Engine.freeze`."""
         unit = self._unit(sandbox_id)
+        with anyio.move_on_after(_STILL_S), suppress(Error):  # else timeouts are wrong by a second at most
+            await unit.require_link().stand_still()
         unit.require_link().suspend()
         self._host.cgroups.freeze(unit.name)
 
