@@ -143,11 +143,11 @@ class Gvisor:
 
     async def checkpoint(self, sandbox_id: str, directory: Path, *, keep_running: bool) -> None:
         """See `ports.Driver.checkpoint`. Details of the error hold the end of runsc's log."""
-        await anyio.Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
         options = ["--compression=none", f"--image-path={directory}"]
         if keep_running:
             options.append("--leave-running")
         for delay_s in (*_AGAIN_S, None):
+            await anyio.Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
             status = await launch.run(self._command(sandbox_id, "checkpoint", *options))
             if status == 0:
                 return
@@ -156,6 +156,7 @@ class Gvisor:
                 said = log[max(0, log.rfind("checkpoint failed")) :]
                 raise CannotSnapshot(f"cannot write the sandbox's memory: {obstacle(log)}", log=said[:_LOG_TAIL])
             os.truncate(self._bundles / sandbox_id / "runsc.log", 0)
+            await anyio.to_thread.run_sync(shutil.rmtree, directory)  # runsc refuses to write over what it has left
             await anyio.sleep(delay_s)
 
     async def destroy(self, sandbox_id: str) -> None:
