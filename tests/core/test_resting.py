@@ -79,3 +79,10 @@ async def test_a_reset_without_its_snapshot_changes_nothing(core: Core, engine: 
         await core.lifecycle.stop("t", sandbox.id, RESET)
     assert (await core.sandboxes.get("t", sandbox.id)).state is SandboxState.RUNNING
     assert engine.states == {}
+
+
+async def test_stopping_twice_is_once(core: Core, engine: Engine) -> None:  # noqa: F811
+    sandbox = await core.create("t", SandboxSpec())
+    stopped = await core.lifecycle.stop("t", sandbox.id, StopSpec(grace_s=0))
+    assert await core.lifecycle.stop("t", sandbox.id, StopSpec(grace_s=0)) == stopped
+    assert [event.type for event in await core.events.list("t", sandbox.id)] == ["sandbox.running", "sandbox.stopped"]

@@ -102,6 +102,50 @@ def test_sandboxes_are_listed_used_and_killed(cli: Cli, sandbox: Sandbox) -> Non
     assert "killed" in cli("ls", "--all")
 
 
+def test_a_sandbox_rests_and_goes_on(cli: Cli) -> None:
+    name = cli("create", "--timeout", "none", "--metadata", "made=here").strip()
+    cli("exec", name, "--", "sh", "-c", "echo 1 > file")
+    assert cli("pause", name) == f"{name}  in memory\n"
+    assert "paused" in cli("ls")
+    assert "in memory" in cli("ls")
+    assert cli("pause", "--disk", name).startswith(f"{name}  all on disk, ")
+    assert "all on disk" in cli("ls", "--metadata", "made=here")
+    assert cli("resume", "--timeout", "100", name) == f"{name}\n"
+    [shown] = json.loads(cli("ls", "--json", "--metadata", "made=here"))
+    assert (shown["state"], shown["timeout_s"], shown["rest"]) == ("running", 100, None)
+    assert json.loads(cli("pause", "--files-only", "--json", name))[0]["rest"]["memory"] is False
+    assert cli("exec", name, "cat", "file") == "1\n"
+    assert cli("stop", "--grace", "0", name).startswith(f"{name}  files on disk")
+    cli("exec", name, "true", status=1)
+    assert "start it first" in cli.stderr
+    assert cli("start", "--timeout", "none", name) == f"{name}\n"
+    cli("pause", name, "sbnosuch", status=1)
+    assert "sandbox.not_found" in cli.stderr
+    assert name in cli("ls")
+    cli("kill", name)
+
+
+def test_copies_are_kept_listed_started_and_removed(cli: Cli, sandbox: Sandbox) -> None:
+    sandbox.files.write("file", "then")
+    assert "stood still for" in cli("snapshot", sandbox.id, "cli-then")
+    sandbox.files.write("file", "now")
+    other = json.loads(cli("snapshot", "--files-only", "--json", sandbox.id))
+    listed = cli("snapshots", "ls", "--sandbox", sandbox.id)
+    assert "cli-then" in listed
+    assert other["id"] in listed
+    made = cli("create", "--snapshot", "cli-then").strip()
+    assert cli("exec", made, "cat", "file") == "then"
+    copies = cli("fork", sandbox.id, "-n", "2", "--timeout", "100").split()
+    assert len(copies) == 2
+    assert cli("exec", copies[0], "cat", "file") == "now"
+    assert cli("rollback", sandbox.id, "cli-then") == f"{sandbox.id}\n"
+    assert cli("exec", sandbox.id, "cat", "file") == "then"
+    cli("snapshots", "rm", "cli-then", other["id"])
+    cli("rollback", sandbox.id, "cli-then", status=1)
+    assert "snapshot.not_found" in cli.stderr
+    cli("kill", made, *copies)
+
+
 def test_files_and_folders_are_copied_both_ways(cli: Cli, sandbox: Sandbox, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     (folder / "deep").mkdir(parents=True)

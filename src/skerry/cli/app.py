@@ -8,7 +8,31 @@ from typing import Annotated, Any
 import typer
 
 from skerry import __version__
-from skerry.cli import bench, cp, doctor, exec_, key, kill, logs, ls, mcp, ps, run, shell, template, up
+from skerry.cli import (
+    bench,
+    cp,
+    create,
+    doctor,
+    exec_,
+    fork,
+    key,
+    kill,
+    logs,
+    ls,
+    mcp,
+    pause,
+    ps,
+    resume,
+    rollback,
+    run,
+    shell,
+    snapshot,
+    snapshots,
+    start,
+    stop,
+    template,
+    up,
+)
 from skerry.errors import Error
 
 
@@ -40,10 +64,19 @@ def _options(
 
 app.command("up")(up.up)
 app.command("run")(run.run)
+app.command("create")(create.create)
 app.command("exec", context_settings={"ignore_unknown_options": True})(exec_.exec_)
 app.command("shell")(shell.shell)
 app.command("ls")(ls.ls)
 app.command("ps")(ps.ps)
+app.command("pause")(pause.pause)
+app.command("resume")(resume.resume)
+app.command("stop")(stop.stop)
+app.command("start")(start.start)
+app.command("snapshot")(snapshot.snapshot)
+app.add_typer(snapshots.app, name="snapshots")
+app.command("fork")(fork.fork)
+app.command("rollback")(rollback.rollback)
 app.command("kill")(kill.kill)
 app.command("cp")(cp.cp)
 app.command("logs")(logs.logs)

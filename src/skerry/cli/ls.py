@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from skerry import Sandbox
-from skerry.cli.output import JsonOption, print_json, print_table, since
+from skerry.cli.output import JsonOption, kept, print_json, print_table, since
 from skerry.cli.run import pair
 
 
@@ -25,9 +25,18 @@ def ls(
         print_json(found)
         return
     print_table(
-        ("ID", "TEMPLATE", "STATE", "ISOLATION", "AGE", "ENDED"),
+        ("ID", "TEMPLATE", "STATE", "KEPT", "SINCE", "ISOLATION", "AGE", "ENDED"),
         [
-            (item.id, item.template, item.state, item.isolation, since(item.created_at), item.end and item.end.message)
+            (
+                item.id,
+                item.template,
+                item.state,
+                kept(item),
+                item.rest and since(item.rest.since),
+                item.isolation,
+                since(item.created_at),
+                item.end and item.end.message,
+            )
             for item in found
         ],
     )

@@ -3,16 +3,73 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from skerry.errors import InvalidRequest
+from skerry.models import PauseGrade, Sandbox
+from skerry.sdk.wire import UNSET, Unset
+
+_WIDE = 2000
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TimeoutOption = Annotated[
+    str | None,
+    typer.Option(help="Seconds from now until the time is over, or `none`; default: as many as it was given last."),
+]
+
+
+def timeout_of(given: str | None) -> float | Unset | None:
+    """What `TimeoutOption` says. Raises InvalidRequest."""
+    if given is None:
+        return UNSET
+    if given == "none":
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        raise InvalidRequest(f"cannot use --timeout {given}: it is a number of seconds, or none") from None
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """Show on a terminal that something is being done, and for how long; what is printed meanwhile stays."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+        progress.add_task(text)
+        yield
+
+
+def each(
+    ids: Sequence[str], doing: str, change: Callable[[str], Sandbox], shown: Callable[[Sandbox], str], *, json: bool
+) -> None:
+    """Change sandboxes one after the other, and print a line for each, or all as JSON."""
+    changed = []
+    for id_ in ids:
+        with working(f"{doing} {id_}"):
+            sandbox = change(id_)
+        changed.append(sandbox)
+        if not json:
+            print(shown(sandbox).rstrip(), flush=True)
+    if json:
+        print_json(changed)
+
+
+def kept(sandbox: Sandbox) -> str:
+    """What is kept of one that rests, and where; empty for one that runs."""
+    rest = sandbox.rest
+    if rest is None:
+        return ""
+    if rest.grade is PauseGrade.FROZEN:
+        return "in memory"
+    return f"{'all' if rest.memory else 'files'} on disk, {rest.size_mib:.1f} MiB"
 
 
 def print_json(content: Any) -> None:
@@ -29,11 +86,11 @@ def _plain(content: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Aligned columns; nothing around them."""
+    """Aligned columns; nothing around them, and nothing cut off: a narrow terminal wraps the lines itself."""
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, width=_WIDE).print(table)
 
 
 def since(moment: datetime) -> str:

@@ -274,6 +274,8 @@ class Lifecycle:
         state, sandbox = kept_of(record), record.sandbox
         if sandbox.state is not SandboxState.STOPPED:
             sandbox = states.transition(sandbox, SandboxState.STOPPED)
+        elif not spec.reset and sandbox.restart_at is None:
+            return sandbox
         internal = {name: value for name, value in without_memory(record.internal).items() if name != KEPT}
         sandbox = sandbox.model_copy(update={"restart_at": None})
         kept = await self._first(record) if spec.reset else state
