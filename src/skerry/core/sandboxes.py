@@ -316,6 +316,8 @@ class Sandboxes:
             }
             if "timeout_s" in given and sandbox.state is SandboxState.RUNNING:
                 update["expires_at"] = expiry(change.timeout_s)
+            if change.on_timeout is not None:
+                update["on_timeout"] = change.on_timeout
             if change.metadata is not None:
                 update["metadata"] = dict(change.metadata)
             if change.internet is not None and change.internet != sandbox.internet:
