@@ -204,6 +204,7 @@ class SandboxUpdate(Request):
     timeout_s: Seconds | None = None
     """Seconds from now; explicit null: no timeout."""
     idle_timeout_s: Seconds | None = None
+    on_timeout: Annotated[OnTimeout, Field(strict=False)] | None = None
     metadata: Metadata | None = None
     internet: bool | None = None
 
@@ -280,8 +281,10 @@ class StopSpec(Request):
 class SnapshotSpec(Request):
     """A snapshot to take."""
 
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}$")] | None = None
-    """Unique among the tenant's snapshots; the newest with it takes it."""
+    name: Annotated[
+        str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,127}(:[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127})?$", max_length=256)
+    ] | None = None  # fmt: skip
+    """Unique among the tenant's snapshots; the newest with it takes it. A tag may follow, behind a colon."""
     memory: bool = True
     """With its processes; otherwise its files only."""
 

@@ -729,7 +729,11 @@ class SnapshotStore(Protocol):
         self, tenant_id: str, *, sandbox_id: str | None = None, name: str | None = None, limit: int = 100,
         cursor: str | None = None,
     ) -> tuple[list[SnapshotRecord], str | None]:  # fmt: skip
-        """Newest first, with the cursor of the next page. Raises InvalidRequest for a cursor that is none of ours."""
+        """Newest first, with the cursor of the next page; of a name without a tag, those with one too.
+
+        Raises:
+            InvalidRequest: a cursor that is none of ours.
+        """
         ...
 
     async def remove(self, tenant_id: str, snapshot_id: str) -> bool: ...

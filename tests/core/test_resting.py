@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+
 import anyio
 import pytest
 
@@ -49,6 +51,33 @@ async def test_what_is_frozen_for_long_is_written_to_the_disk(tmp_path, engine: 
 
         await until(grade)
         assert engine.running == {}
+
+
+async def test_a_request_while_it_is_written_to_the_disk_waits_and_wakes_it(core: Core, engine: Engine) -> None:
+    sandbox = await core.create("t", SandboxSpec())
+    standing, written, hold = anyio.Event(), anyio.Event(), engine.hold
+
+    @asynccontextmanager
+    async def hold_long(sandbox_id: str):
+        async with hold(sandbox_id) as held:
+            standing.set()
+            await written.wait()
+            yield held
+
+    engine.hold = hold_long
+
+    async def use() -> None:
+        async with core.sandboxes.use("t", sandbox.id) as (live, _):
+            assert written.is_set()
+            assert live is core.sandboxes.find(sandbox.id)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(core.lifecycle.pause, "t", sandbox.id, PauseSpec(to_disk=True))
+        await standing.wait()
+        group.start_soon(use)
+        await anyio.wait_all_tasks_blocked()
+        written.set()
+    assert (await core.sandboxes.get("t", sandbox.id)).state is SandboxState.RUNNING
 
 
 async def test_a_reset_goes_back_to_the_snapshots_files(core: Core, engine: Engine) -> None:

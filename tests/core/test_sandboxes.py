@@ -34,6 +34,7 @@ from skerry.models import (
     Image,
     KeySpec,
     Limits,
+    OnTimeout,
     Process,
     Registry,
     SandboxSpec,
@@ -373,6 +374,8 @@ async def test_changes(core: Core, engine: Engine) -> None:
     assert (changed.internet, changed.metadata, changed.expires_at) == (False, {"a": "b"}, sandbox.expires_at)
     assert engine.internet == {sandbox.id: False}
     assert (await core.sandboxes.update("t", sandbox.id, SandboxUpdate(timeout_s=None))).expires_at is None
+    changed = await core.sandboxes.update("t", sandbox.id, SandboxUpdate(on_timeout=OnTimeout.PAUSE))
+    assert changed.on_timeout is OnTimeout.PAUSE
 
 
 async def test_destroying_twice_is_once(core: Core) -> None:

@@ -24,6 +24,29 @@ def test_ranges(header: str | None, found: object) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("pieces", [[], [b"b12224eb"], [b"b1", b"22"]])
+async def test_the_kernels_files_have_content_without_a_size(pieces: list[bytes]) -> None:
+    @asynccontextmanager
+    async def read(*where: str, **how: Any) -> AsyncIterator[Any]:
+        async def chunks() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                yield piece
+
+        yield SimpleNamespace(info=SimpleNamespace(size=0), chunks=chunks())
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    core: Any = SimpleNamespace(files=SimpleNamespace(read=read))
+    await Download(core, ("t", "sb", "/proc/f"), "user", None)({"type": "http"}, None, send)  # type: ignore[arg-type]
+    assert b"".join(message.get("body", b"") for message in sent) == b"".join(pieces)
+    assert sent[-1]["more_body"] is False
+    assert ((b"content-length", b"0") in sent[0]["headers"]) is not bool(pieces)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("early", [True, False])
 async def test_an_error_is_raised_before_the_reply_and_resets_it_later(early: bool) -> None:
     @asynccontextmanager

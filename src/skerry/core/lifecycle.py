@@ -147,8 +147,12 @@ class Lifecycle:
         return sandbox
 
     async def _to_disk(self, live: Live, *, memory: bool) -> Sandbox:
-        async with self.held(live) as held:
-            return await self._keep(live, held, SandboxState.PAUSED, memory=memory)
+        live.leaving = memory
+        try:
+            async with self.held(live) as held:
+                return await self._keep(live, held, SandboxState.PAUSED, memory=memory)
+        finally:
+            live.leaving = False
 
     async def _keep(
         self, live: Live, held: Held, to: SandboxState, *, memory: bool, change: Mapping[str, Any] | None = None

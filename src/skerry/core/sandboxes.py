@@ -58,6 +58,8 @@ class Live:
     """Requests and streams under way."""
     idle_since: float = 0.0
     oom_kills: int = 0
+    leaving: bool = False
+    """Whether it is being written to the disk, to be paused there with its memory: it goes on by being resumed."""
     ended: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -316,6 +318,8 @@ class Sandboxes:
             }
             if "timeout_s" in given and sandbox.state is SandboxState.RUNNING:
                 update["expires_at"] = expiry(change.timeout_s)
+            if change.on_timeout is not None:
+                update["on_timeout"] = change.on_timeout
             if change.metadata is not None:
                 update["metadata"] = dict(change.metadata)
             if change.internet is not None and change.internet != sandbox.internet:
@@ -374,7 +378,7 @@ class Sandboxes:
             SandboxNotRunning, SandboxLost: when it ends on the way, with the reason.
         """
         live = self._live.get(sandbox_id)
-        if live is None or live.record.tenant_id != tenant_id or live.is_frozen:
+        if live is None or live.record.tenant_id != tenant_id or live.is_frozen or live.leaving:
             live = await self._awake(tenant_id, sandbox_id)
         live.users += 1
         try:
@@ -392,8 +396,8 @@ class Sandboxes:
 
     async def _awake(self, tenant_id: str, sandbox_id: str) -> Live:
         """One that did not run a moment ago."""
-        record = await self.record(tenant_id, sandbox_id)
-        if _wakes(record.sandbox):
+        record, live = await self.record(tenant_id, sandbox_id), self._live.get(sandbox_id)
+        if _wakes(record.sandbox) or (live is not None and live.leaving and record.sandbox.auto_resume):
             await self.wake(tenant_id, sandbox_id)
             record = await self.record(tenant_id, sandbox_id)
         live = self._live.get(sandbox_id)

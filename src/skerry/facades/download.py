@@ -15,6 +15,8 @@ from skerry.errors import Error
 from skerry.facades.streams import STALLED_S, reset
 from skerry.models import FileInfo
 
+_ENDLESS = 1 << 62
+
 
 class Download(Response):
     """Opens the file when it is sent, so that an error, which it then raises, can be an ordinary reply."""
@@ -47,20 +49,29 @@ class Download(Response):
                 await Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})(scope, receive, send)
                 return
             end = size if length is None else min(size, first + length)
-            headers = {**content_headers(end - first), **self.more_headers(content.info)}
+            headers, chunks = {**content_headers(end - first), **self.more_headers(content.info)}, content.chunks
+            if not ranged and not size and (begun := await anext(chunks, b"")):
+                del headers["Content-Length"]  # the kernel's files have no size, and content nevertheless
+                chunks, end = _joined(begun, chunks), _ENDLESS
             if ranged:
                 headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
             self.init_headers(headers)
             status = 206 if ranged else 200
             await send({"type": "http.response.start", "status": status, "headers": self.raw_headers})
             try:
-                await _send_exactly(content.chunks, end - first, send)
+                await _send_exactly(chunks, end - first, send)
             except (TimeoutError, Error):  # nobody reads, or there is no more to read: it is too late for a reply
                 reset(scope)
 
     def more_headers(self, info: FileInfo) -> Mapping[str, str]:
         """What a façade says beside length and type."""
         return {}
+
+
+async def _joined(begun: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield begun
+    async for chunk in rest:
+        yield chunk
 
 
 async def _send_exactly(chunks: AsyncIterator[bytes], left: int, send: Send) -> None:

@@ -52,7 +52,9 @@ class SqlSnapshots:
         if sandbox_id is not None:
             query = query.where(snapshots.c.sandbox_id == sandbox_id)
         if name is not None:
-            query = query.where(snapshots.c.name == name)
+            # As bytes: LIKE takes letters of either case for the same.
+            tagged = sa.and_(snapshots.c.name >= f"{name}:", snapshots.c.name < f"{name};")
+            query = query.where(sa.or_(snapshots.c.name == name, tagged))
         if cursor is not None:
             query = query.where(number < decode_cursor(cursor))
         rows = await self._store.write(lambda connection: connection.execute(query).all())

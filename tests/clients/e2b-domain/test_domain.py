@@ -93,3 +93,33 @@ def test_traffic_can_be_private():
         assert get(url, {"e2b-traffic-access-token": sandbox.traffic_access_token})[0] == 200
     finally:
         sandbox.kill()
+
+
+def test_who_comes_by_name_wakes_it():
+    sandbox = Sandbox.create("base", timeout=120, lifecycle={"on_timeout": "pause", "auto_resume": True})
+    try:
+        listening(sandbox)
+        sandbox.files.write("secret.txt", "content")
+        url = f"https://{sandbox.get_host(8080)}/"
+        sandbox.set_timeout(0)
+        assert sandbox.get_info().state.value == "paused"
+        assert get(url)[0] == 200
+        assert sandbox.get_info().state.value == "running"
+        sandbox.pause()
+        assert get(sandbox.download_url("secret.txt").partition("&signature")[0])[0] == 401
+        assert sandbox.get_info().state.value == "paused"
+        assert get(sandbox.download_url("secret.txt")) == (200, "content")
+        assert sandbox.get_info().state.value == "running"
+    finally:
+        sandbox.kill()
+
+
+def test_who_does_not_want_that_resumes_it(sandbox):
+    listening(sandbox)
+    url = f"https://{sandbox.get_host(8080)}/"
+    sandbox.pause()
+    status, body = get(url)
+    assert status == 502
+    assert "The sandbox was not found" in body
+    sandbox.connect()
+    assert get(url)[0] == 200

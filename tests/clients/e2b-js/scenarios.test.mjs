@@ -224,3 +224,87 @@ test('it ends when it is killed', async () => {
   await assert.rejects(other.commands.run('true'))
   await assert.rejects(Sandbox.create('no-such-template'), /no-such-template/)
 })
+
+const boot = async (of) => (await of.commands.run('cat /proc/sys/kernel/random/boot_id')).stdout
+
+test('what is paused goes on where it was, or boots again', async () => {
+  const paused = await Sandbox.create('base', { timeoutMs: 60_000, envs: { GLOBAL: 'of the sandbox' } })
+  await paused.runCode('x = 41')
+  await paused.files.write('kept', 'content')
+  const before = await boot(paused)
+  const background = await paused.commands.run('sleep 1000', { background: true })
+  assert.equal(await paused.pause(), true)
+  assert.equal(await Sandbox.pause(paused.sandboxId), false)
+  assert.equal(await paused.isRunning(), false)
+  assert.equal((await paused.getInfo()).state, 'paused')
+  assert.equal((await Sandbox.connect(paused.sandboxId)).sandboxId, paused.sandboxId)
+  assert.equal((await paused.runCode('x + 1')).text, '42')
+  assert.ok((await paused.commands.list()).some((item) => item.pid === background.pid))
+  assert.equal(await boot(paused), before)
+  await paused.pause({ keepMemory: false })
+  assert.equal(await paused.isRunning(), false)
+  await paused.connect()
+  assert.notEqual(await boot(paused), before)
+  assert.equal(await paused.files.read('kept'), 'content')
+  assert.equal((await paused.commands.run('echo $GLOBAL')).stdout, 'of the sandbox\n')
+  await paused.pause()
+  assert.equal(await paused.kill(), true)
+  assert.equal(await paused.kill(), false)
+  await assert.rejects(paused.connect(), { name: 'SandboxNotFoundError' })
+})
+
+test('a time-out pauses it, and requests wake it', async () => {
+  const lifecycle = { onTimeout: 'pause', autoResume: true }
+  const woken = await Sandbox.create('base', { timeoutMs: 60_000, lifecycle })
+  assert.deepEqual((await woken.getInfo()).lifecycle, lifecycle)
+  await woken.runCode('x = 41')
+  await woken.setTimeout(0)
+  assert.equal((await woken.getInfo()).state, 'paused')
+  assert.equal((await woken.runCode('x + 1')).text, '42')
+  await woken.pause()
+  assert.equal((await woken.commands.run('echo awake')).stdout, 'awake\n')
+  assert.equal((await woken.getInfo()).state, 'running')
+  await woken.kill()
+  const filesOnly = await Sandbox.create('base', { timeoutMs: 60_000, lifecycle: { onTimeout: { action: 'pause', keepMemory: false } } })
+  const before = await boot(filesOnly)
+  await filesOnly.setTimeout(0)
+  assert.equal(await filesOnly.isRunning(), false)
+  await filesOnly.connect()
+  assert.notEqual(await boot(filesOnly), before)
+  await filesOnly.kill()
+})
+
+test('snapshots', async () => {
+  const name = `js-snap-${process.pid}-${Date.now()}`
+  await sandbox.files.write('kept', 'content')
+  await sandbox.runCode('kept = 41')
+  const unnamed = await sandbox.createSnapshot()
+  const named = await sandbox.createSnapshot({ name })
+  assert.deepEqual(named.names, [named.snapshotId.replace(/:default$/, '')])
+  assert.deepEqual(await sandbox.listSnapshots({ limit: 1 }).nextItems(), [named])
+  assert.deepEqual(await Sandbox.listSnapshots({ name }).nextItems(), [named])
+  assert.deepEqual(await Sandbox.listSnapshots({ name: `${name}-not` }).nextItems(), [])
+  for (const from of [unnamed.snapshotId, named.snapshotId, name]) {
+    const copy = await Sandbox.create(from, { timeoutMs: 60_000 })
+    assert.equal((await copy.runCode('kept + 1')).text, '42')
+    assert.equal(await copy.files.read('kept'), 'content')
+    await copy.kill()
+  }
+  for (const snapshot of [unnamed, named]) {
+    assert.equal(await Sandbox.deleteSnapshot(snapshot.snapshotId), true)
+    assert.equal(await Sandbox.deleteSnapshot(snapshot.snapshotId), false)
+  }
+  await assert.rejects(Sandbox.create(named.snapshotId))
+})
+
+test('forks', async () => {
+  await sandbox.runCode('forked = 41')
+  const forks = await sandbox.fork({ count: 2, timeoutMs: 60_000 })
+  assert.equal(new Set([sandbox, ...forks].map((item) => item.sandboxId)).size, 3)
+  for (const fork of forks) {
+    const copy = await Sandbox.connect(fork.sandboxId)
+    assert.equal((await copy.runCode('forked += 1\nforked')).text, '42')
+    await fork.kill()
+  }
+  assert.equal((await sandbox.runCode('forked')).text, '41')
+})

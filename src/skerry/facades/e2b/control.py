@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -20,25 +20,19 @@ from skerry.core import Core
 from skerry.core.templates import DEFAULT_TAG, parse
 from skerry.core.tokens import Tokens
 from skerry.errors import Error, SandboxNotFound, SandboxNotRunning
-from skerry.facades.e2b import logs, templates
+from skerry.facades.e2b import lifecycle, logs, snapshots, templates
 from skerry.facades.e2b.browsers import PAGES
 from skerry.facades.e2b.errors import first_problem, plain_error, rest_error
-from skerry.facades.e2b.rest import ENVD_VERSION, Body, Caller, CallerOf, moment
-from skerry.facades.e2b.sandbox import ENVD, FACTS, TRAFFIC, Facts, Use, facts_of, measured, whole_cores
+from skerry.facades.e2b.lifecycle import V1_TIMEOUT_S, V2_TIMEOUT_S, Seconds
+from skerry.facades.e2b.rest import RESTING, Body, Caller, CallerOf, cut, listed, moment, opened, record_of
+from skerry.facades.e2b.sandbox import ENVD, FACTS, Facts, Use, facts_of, measured
 from skerry.facades.limits import BodyLimit, BodyRefused
 from skerry.facades.requests import FAULT, Route, left
-from skerry.models import Sandbox, SandboxSpec, SandboxState, SandboxUpdate
-from skerry.ports import SandboxRecord
+from skerry.models import OnTimeout, Sandbox, SandboxSpec, SandboxState
 
-_CLIENT_ID = "skerry"
-_NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+_STATES = {"running": (SandboxState.RUNNING,), "paused": RESTING}
 _MEASURED_MAX = 100
 """E2B's buckets of time."""
-_V1_TIMEOUT_S, _V2_TIMEOUT_S = 15, 300
-
-
-Seconds = Annotated[int, Field(le=10 * 365 * 86400)]
-"""No more than the core takes; how little is possible, each call says itself."""
 
 
 class Network(Body):
@@ -50,6 +44,10 @@ class Network(Body):
     maskRequestHost: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_${}-]{1,253}$")] | None = None
 
 
+class AutoResume(Body):
+    enabled: bool | None = None
+
+
 class NewSandbox(Body):
     templateID: Annotated[str, Field(min_length=1, max_length=256)]
     timeout: Seconds | None = None
@@ -58,30 +56,29 @@ class NewSandbox(Body):
     metadata: dict[str, str] | None = None
     envVars: dict[str, str] | None = None
     autoPause: bool | None = None
+    autoPauseMemory: bool | None = None
+    autoResume: AutoResume | None = None
     network: Network = Network()
     volumeMounts: list[Any] | None = None
     iam: dict[str, Any] | None = None
 
+    @property
+    def wakes(self) -> bool:
+        """Whether a request resumes it."""
+        return self.autoResume is not None and self.autoResume.enabled is True
+
     def refused(self) -> str | None:
-        """What is asked for and not there: it must not be left out silently."""
+        """What is asked for and not there, or contradicts itself: it must not be left out silently."""
+        if self.autoPauseMemory is False and not self.autoPause:
+            return "autoPauseMemory=false only applies when autoPause is true"
+        if self.autoPauseMemory is False and self.wakes:
+            return "autoPauseMemory=false cannot be combined with autoResume: without memory it is resumed explicitly"
         missing = {
-            "autoPause": self.autoPause, "volumeMounts": self.volumeMounts, "iam": self.iam,
+            "volumeMounts": self.volumeMounts, "iam": self.iam,
             **{f"network.{name}": value for name, value in (self.network.model_extra or {}).items()},
         }  # fmt: skip
         asked = [name for name, value in missing.items() if value]
         return f"not supported by this server yet: {', '.join(asked)}" if asked else None
-
-
-class ConnectSandbox(Body):
-    timeout: Seconds | None = None
-
-
-class Timeout(Body):
-    timeout: Seconds
-
-
-class Refresh(Body):
-    duration: Annotated[int, Field(ge=0, le=3600)] = 60
 
 
 def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: int = 16 * 1024 * 1024) -> FastAPI:
@@ -111,11 +108,10 @@ def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: in
     app.get("/v2/sandboxes")(listing)
     app.get("/sandboxes/{sandbox_id}")(detail)
     app.delete("/sandboxes/{sandbox_id}", status_code=204, response_class=Response)(kill)
-    app.post("/sandboxes/{sandbox_id}/connect")(connect)
-    app.post("/v2/sandboxes/{sandbox_id}/connect")(connect)
-    app.post("/sandboxes/{sandbox_id}/timeout", status_code=204, response_class=Response)(set_timeout)
-    app.post("/sandboxes/{sandbox_id}/refreshes", status_code=204, response_class=Response)(refresh)
     app.get("/sandboxes/{sandbox_id}/metrics")(metrics)
+    app.put("/sandboxes/{sandbox_id}/network")(set_network)
+    lifecycle.add_routes(app)
+    snapshots.add_routes(app)
     logs.add_routes(app)
     templates.add_routes(app)
     return app
@@ -151,7 +147,7 @@ async def _fault(request: Request, error: Exception) -> Response:
 
 async def create_v1(caller: CallerOf, wanted: NewSandbox) -> Response:
     """`POST /sandboxes`: of SDKs up to 2.45."""
-    return await _create(caller, wanted, _V1_TIMEOUT_S, secure=wanted.secure is True, key=None)
+    return await _create(caller, wanted, V1_TIMEOUT_S, secure=wanted.secure is True, key=None)
 
 
 async def create_v2(
@@ -159,7 +155,7 @@ async def create_v2(
     idempotency_key: Annotated[str | None, Header(pattern="^[A-Za-z0-9_-]{1,255}$")] = None,
 ) -> Response:  # fmt: skip
     """`POST /v2/sandboxes`: always secured."""
-    return await _create(caller, wanted, _V2_TIMEOUT_S, secure=True, key=idempotency_key)
+    return await _create(caller, wanted, V2_TIMEOUT_S, secure=True, key=idempotency_key)
 
 
 async def _create(caller: Caller, wanted: NewSandbox, default_s: int, *, secure: bool, key: str | None) -> Response:
@@ -173,11 +169,14 @@ async def _create(caller: Caller, wanted: NewSandbox, default_s: int, *, secure:
         return plain_error(400, "allowPublicTraffic=false needs a secure sandbox")
     facts = Facts(secure, public, wanted.network.maskRequestHost)
     spec = SandboxSpec(
-        template=wanted.templateID, timeout_s=float(timeout_s), metadata=wanted.metadata or {},
+        template=wanted.templateID, snapshot=await snapshots.meant(caller, wanted.templateID),
+        timeout_s=float(timeout_s), metadata=wanted.metadata or {},
         env=wanted.envVars or {}, internet=wanted.allow_internet_access is not False,
+        on_timeout=OnTimeout.PAUSE if wanted.autoPause else OnTimeout.KILL,
+        keep_memory=wanted.autoPauseMemory is not False, auto_resume=wanted.wakes,
     )  # fmt: skip
     sandbox = await caller.core.create(caller.tenant_id, spec, key, internal={FACTS: asdict(facts)})
-    return JSONResponse(_opened(caller, sandbox, facts), 201)
+    return JSONResponse(opened(caller, sandbox, facts), 201)
 
 
 def _template_name(reference: str) -> str:
@@ -186,51 +185,11 @@ def _template_name(reference: str) -> str:
     return name if tag == DEFAULT_TAG else f"{name}:{tag}"
 
 
-def _opened(caller: Caller, sandbox: Sandbox, facts: Facts) -> dict[str, Any]:
-    """Sandbox: what a client needs to use it."""
-    shown: dict[str, Any] = {
-        "sandboxID": sandbox.id, "templateID": sandbox.template, "alias": sandbox.template, "clientID": _CLIENT_ID,
-        "envdVersion": ENVD_VERSION, "domain": caller.domain,
-    }  # fmt: skip
-    if facts.secure:
-        shown["envdAccessToken"] = caller.tokens.of(sandbox.id, ENVD)
-        shown["trafficAccessToken"] = caller.tokens.of(sandbox.id, TRAFFIC)
-    return shown
-
-
-def _listed(sandbox: Sandbox) -> dict[str, Any]:
-    """ListedSandbox."""
-    return {
-        "sandboxID": sandbox.id, "templateID": sandbox.template, "alias": sandbox.template, "clientID": _CLIENT_ID,
-        "envdVersion": ENVD_VERSION, "startedAt": moment(sandbox.created_at), "state": _state(sandbox),
-        "endAt": moment(sandbox.expires_at or _NEVER), "cpuCount": whole_cores(sandbox.limits.cpu),
-        "memoryMB": sandbox.limits.memory_mib, "diskSizeMB": sandbox.limits.disk_mib, "metadata": sandbox.metadata,
-    }  # fmt: skip
-
-
-def _state(sandbox: Sandbox) -> str:
-    return "paused" if sandbox.state is SandboxState.PAUSED else "running"
-
-
-async def _record(caller: Caller, sandbox_id: str) -> SandboxRecord:
-    """Of one that has not ended. Raises SandboxNotFound."""
-    record = await caller.core.sandboxes.record(caller.tenant_id, _cut(sandbox_id))
-    if record.sandbox.state not in (SandboxState.RUNNING, SandboxState.PAUSED):
-        raise SandboxNotFound(f"cannot find sandbox {sandbox_id}: it has ended", sandbox_id=sandbox_id)
-    return record
-
-
-def _cut(sandbox_id: str) -> str:
-    """Older clients write `id-clientID`."""
-    return sandbox_id.partition("-")[0]
-
-
 async def detail(caller: CallerOf, sandbox_id: str) -> Response:
     """`GET /sandboxes/{id}`."""
-    record = await _record(caller, sandbox_id)
+    record = await record_of(caller, sandbox_id)
     shown = {
-        **_listed(record.sandbox), "domain": caller.domain, "allowInternetAccess": record.sandbox.internet,
-        "lifecycle": {"autoResume": False, "onTimeout": "kill"},
+        **listed(record.sandbox), "domain": caller.domain, "allowInternetAccess": record.sandbox.internet,
     }  # fmt: skip
     if facts_of(record).secure:
         shown["envdAccessToken"] = caller.tokens.of(record.sandbox.id, ENVD)
@@ -246,15 +205,15 @@ async def listing(
 ) -> Response:  # fmt: skip
     """`GET /v2/sandboxes`: newest first unless told otherwise, by pages."""
     names = (state or "running,paused").split(",")
-    if not {"running", "paused"}.issuperset(names):
+    if not _STATES.keys() >= set(names):
         return plain_error(400, f"state must be running, paused or both, not {state}")
     page = await caller.core.sandboxes.page(
-        caller.tenant_id, states=[SandboxState(name) for name in names], metadata=_filter(metadata), limit=limit,
-        cursor=next_token or None, template=None if template is None else _template_name(template),
+        caller.tenant_id, states=[state for name in names for state in _STATES[name]], metadata=_filter(metadata),
+        limit=limit, cursor=next_token or None, template=None if template is None else _template_name(template),
         created_since=None if started_after is None else _in_utc(started_after), oldest_first=order == "asc",
     )  # fmt: skip
     headers = {"X-Next-Token": page.next_cursor} if page.next_cursor else {}
-    return JSONResponse([_listed(sandbox) for sandbox in page.items], headers=headers)
+    return JSONResponse([listed(sandbox) for sandbox in page.items], headers=headers)
 
 
 def _in_utc(at: datetime) -> datetime:
@@ -271,7 +230,7 @@ async def listing_v1(caller: CallerOf, metadata: str | None = None) -> Response:
         )
         found += page.items
         if (cursor := page.next_cursor) is None:
-            return JSONResponse([_listed(sandbox) for sandbox in found])
+            return JSONResponse([listed(sandbox) for sandbox in found])
 
 
 def _filter(metadata: str | None) -> dict[str, str]:
@@ -286,48 +245,21 @@ def _filter(metadata: str | None) -> dict[str, str]:
 
 async def kill(caller: CallerOf, sandbox_id: str) -> None:
     """`DELETE /sandboxes/{id}`."""
-    record = await _record(caller, sandbox_id)
+    record = await record_of(caller, sandbox_id)
     await caller.core.sandboxes.destroy(caller.tenant_id, record.sandbox.id)
 
 
-async def connect(caller: CallerOf, sandbox_id: str, wanted: ConnectSandbox) -> Response:
-    """`POST /v2/sandboxes/{id}/connect`: gives it more time, never less."""
-    record = await _record(caller, sandbox_id)
-    timeout_s = _V2_TIMEOUT_S if wanted.timeout is None else wanted.timeout
-    if timeout_s < 0:
-        return plain_error(400, "Timeout must not be negative")
-    await _extend(caller, record, timeout_s)
-    return JSONResponse(_opened(caller, record.sandbox, facts_of(record)))
-
-
-async def _extend(caller: Caller, record: SandboxRecord, timeout_s: int) -> None:
-    expires_at = record.sandbox.expires_at
-    if timeout_s > 0 and expires_at is not None and expires_at < datetime.now(UTC) + timedelta(seconds=timeout_s):
-        change = SandboxUpdate(timeout_s=float(timeout_s))
-        await caller.core.sandboxes.update(caller.tenant_id, record.sandbox.id, change)
-
-
-async def set_timeout(caller: CallerOf, sandbox_id: str, wanted: Timeout) -> Response:
-    """`POST /sandboxes/{id}/timeout`: from now; 0 ends it."""
-    record = await _record(caller, sandbox_id)
-    if wanted.timeout < 0:
-        return plain_error(400, "Timeout must not be negative")
-    if wanted.timeout == 0:
-        await caller.core.sandboxes.destroy(caller.tenant_id, record.sandbox.id)
-    else:
-        change = SandboxUpdate(timeout_s=float(wanted.timeout))
-        await caller.core.sandboxes.update(caller.tenant_id, record.sandbox.id, change)
-    return Response(status_code=204)
-
-
-async def refresh(caller: CallerOf, sandbox_id: str, wanted: Refresh) -> None:
-    """`POST /sandboxes/{id}/refreshes`: so much time at least."""
-    await _extend(caller, await _record(caller, sandbox_id), wanted.duration)
+async def set_network(caller: CallerOf, sandbox_id: str) -> Response:
+    """`PUT /sandboxes/{id}/network`."""
+    await record_of(caller, sandbox_id)
+    return plain_error(501, "network rules are not supported by this server yet")
 
 
 async def metrics(caller: CallerOf, sandbox_id: str, start: int | None = None, end: int | None = None) -> Response:
     """`GET /sandboxes/{id}/metrics`: its life so far, or the part of it in the range of Unix seconds."""
-    record = await _record(caller, sandbox_id)
+    record = await record_of(caller, sandbox_id)
+    if record.sandbox.state in RESTING:
+        return JSONResponse([])
     uses = await measured(caller.core, caller.tenant_id, record.sandbox.id)
     first, last = start or 0, end if end is not None else float("inf")
     return JSONResponse([_metric(use) for use in uses if first - 1 < use.at.timestamp() < last + 1])
@@ -335,7 +267,7 @@ async def metrics(caller: CallerOf, sandbox_id: str, start: int | None = None, e
 
 async def metrics_of_many(caller: CallerOf, sandbox_ids: Annotated[str, Query(max_length=10_000)]) -> Response:
     """`GET /sandboxes/metrics`: the present of those that run, of a hundred at most."""
-    wanted = {_cut(part.strip()) for part in sandbox_ids.split(",") if part.strip()}
+    wanted = {cut(part.strip()) for part in sandbox_ids.split(",") if part.strip()}
     if len(wanted) > _MEASURED_MAX:
         return plain_error(400, f"sandbox_ids: {len(wanted)} were named, and {_MEASURED_MAX} are possible")
     found = {}

@@ -21,8 +21,10 @@ from skerry.core.sandboxes import template_of
 from skerry.core.tokens import Tokens
 from skerry.errors import Error, PortNotOpen, SandboxLost, SandboxNotFound, SandboxNotRunning
 from skerry.facades.e2b.errors import rest_error
-from skerry.facades.e2b.sandbox import TRAFFIC, SandboxCall, facts_of
+from skerry.facades.e2b.rest import keeps_memory
+from skerry.facades.e2b.sandbox import ENVD, TRAFFIC, SandboxCall, facts_of
 from skerry.facades.proxy import Destination, Proxied, proxy_websocket, query_of
+from skerry.models import ResumeSpec, Sandbox, SandboxState
 
 ENVD_PORT, INTERPRETER_PORT = 49983, 49999
 _NAME = re.compile(r"(\d{1,5})-([a-z0-9]+)(?:-[a-z0-9]+)?")
@@ -31,6 +33,8 @@ _E2B_PATH = re.compile(r"/(v[23]/(sandboxes|templates)|sandboxes|templates|snaps
 _NOT_FOUND = "The sandbox was not found"
 _NOT_OPEN = "The sandbox is running but port is not open"
 """In these words: clients look for them."""
+_AWAKE_S = 300.0
+"""What a sandbox that a request has resumed gets at least."""
 _OURS = frozenset({b"e2b-sandbox-id", b"e2b-sandbox-port", b"e2b-traffic-access-token"})
 
 
@@ -69,16 +73,23 @@ class Front:
         except SandboxNotRunning:
             await _unavailable(scope, sandbox_id, _NOT_FOUND)(scope, receive, send)
             return
+        if record.sandbox.state is SandboxState.PAUSED and not keeps_memory(record.sandbox):
+            await _unavailable(scope, sandbox_id, _NOT_FOUND)(scope, receive, send)  # a request boots nothing
+            return
         call = SandboxCall(
             self.core, self.tokens, record.tenant_id, sandbox_id, facts_of(record), template_of(record).user
         )
         scope["skerry.sandbox"] = call
         token = HTTPConnection(scope).headers.get("e2b-traffic-access-token", "")
-        if port == ENVD_PORT:  # has a token of its own
-            await self.envd(scope, receive, send)
-        elif not call.facts.public and not call.tokens.fits(token, call.id, TRAFFIC):
+        if port != ENVD_PORT and not call.facts.public and not call.tokens.fits(token, call.id, TRAFFIC):
             shown = {"sandboxId": call.id, "message": "The traffic access token is missing or wrong", "code": 403}
             await JSONResponse(shown, 403)(scope, receive, send)
+        elif record.sandbox.state is SandboxState.PAUSED and (
+            refusal := await _not_awake(call, record.sandbox, port, scope)
+        ):
+            await refusal(scope, receive, send)
+        elif port == ENVD_PORT:  # has a token of its own
+            await self.envd(scope, receive, send)
         elif port == INTERPRETER_PORT:
             await self.interpreter(scope, receive, send)
         elif 1 <= port <= 65535:
@@ -147,6 +158,22 @@ def _is_server(name: str, domain: str | None, names: frozenset[str]) -> bool:
     except ValueError:
         return False
     return True
+
+
+async def _not_awake(call: SandboxCall, sandbox: Sandbox, port: int, scope: Scope) -> Response | None:
+    """Resume a paused one, for who may use it. Returns what to answer when that did not work."""
+    if port == ENVD_PORT and call.facts.secure:
+        token = HTTPConnection(scope).headers.get("x-access-token", "")
+        if not call.tokens.fits(token, call.id, ENVD):  # a signed address may be as good, as envd will see
+            return _unavailable(scope, call.id, _NOT_FOUND) if scope["path"] == "/health" else None
+    spec = ResumeSpec(timeout_s=None if sandbox.timeout_s is None else max(sandbox.timeout_s, _AWAKE_S))
+    try:
+        await call.core.lifecycle.resume(*call.where, spec)
+    except (SandboxNotRunning, SandboxNotFound):
+        return _unavailable(scope, call.id, _NOT_FOUND)
+    except Error as error:
+        return rest_error(error)
+    return None
 
 
 async def _pass_on(call: SandboxCall, port: int, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from skerry.errors import InvalidRequest, TemplateNotFound
+from skerry.facades.e2b import snapshots
 from skerry.facades.e2b.errors import plain_error
 from skerry.facades.e2b.rest import ENVD_VERSION, Body, CallerOf, moment
 from skerry.facades.e2b.sandbox import whole_cores
@@ -82,7 +83,7 @@ def add_routes(app: FastAPI) -> None:
     app.get("/templates/{template_id}/tags")(tags)
     app.get("/templates")(listing)
     app.get("/v2/templates")(listing)
-    app.delete("/templates/{template_id}", status_code=204, response_class=Response)(remove)
+    app.delete("/templates/{template_id:path}", status_code=204, response_class=Response)(remove)
 
 
 # --- builds ---------------------------------------------------------------------------------------------------------
@@ -186,6 +187,8 @@ async def alias(caller: CallerOf, alias: str) -> Response:
         with suppress(TemplateNotFound, InvalidRequest):
             if ":" not in alias and await templates.tags(caller.tenant_id, alias):
                 return JSONResponse({"templateID": alias, "public": False})
+        if snapshot := await snapshots.find(caller, alias):
+            return JSONResponse({"templateID": snapshot.id, "public": False})
         return plain_error(404, f"template alias '{alias}' not found")
     return JSONResponse({"templateID": template.name, "public": template.build_id is None})
 
@@ -225,5 +228,12 @@ def _listed(template: Template) -> dict[str, Any]:
 
 
 async def remove(caller: CallerOf, template_id: str) -> None:
-    """`DELETE /templates/{id}`."""
-    await caller.core.builds.remove(caller.tenant_id, template_id)
+    """`DELETE /templates/{id}`: of a snapshot, too."""
+    is_qualified = snapshots.is_qualified(template_id)
+    if is_qualified and await snapshots.remove(caller, template_id):
+        return
+    try:
+        await caller.core.builds.remove(caller.tenant_id, template_id)
+    except TemplateNotFound:
+        if is_qualified or not await snapshots.remove(caller, template_id):
+            raise
