@@ -15,6 +15,9 @@ from skerry.errors import Error
 from skerry.facades.streams import STALLED_S, reset
 from skerry.models import FileInfo
 
+_OFFSET_MAX = 10**18
+"""Beyond the end of every file."""
+
 
 class Download(Response):
     """Opens the file when it is sent, so that an error, which it then raises, can be an ordinary reply."""
@@ -86,12 +89,10 @@ def content_headers(size: int) -> dict[str, str]:
 
 def parse_range(header: str | None) -> tuple[int | None, int | None] | None:
     """First and last byte; (None, n) for the last n. None when there is no range we serve, which means all."""
-    found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header or "")
+    found = re.fullmatch(r"bytes=([0-9]{0,1000})-([0-9]{0,1000})", header or "")
     if found is None or found.groups() == ("", ""):
         return None
-    first, last = found.groups()
-    if not first:
-        return None, int(last)
-    if last and int(last) < int(first):
+    first, last = (min(int(digits), _OFFSET_MAX) if digits else None for digits in found.groups())
+    if first is not None and last is not None and last < first:
         return None
-    return int(first), int(last) if last else None
+    return first, last
