@@ -11,6 +11,8 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_ALIASES = {"e2bdev/base": "template:base", "e2bdev/code-interpreter": "template:code-interpreter-v1"}
+
 
 class Settings(BaseSettings):
     """All settings of `skerry up`. Each is also an environment variable: `SKERRY_PORT` and so on."""
@@ -54,12 +56,9 @@ class Settings(BaseSettings):
     """MiB of memory that shall be available; with less, paused sandboxes are written to the disk at once."""
     pool_template: str = "base"
     """Template whose pool is filled at the start; others follow with their first use."""
-    image_aliases: dict[str, str] = {
-        "e2bdev/base": "template:base",
-        "e2bdev/code-interpreter": "template:code-interpreter-v1",
-    }
+    image_aliases: dict[str, str] = _ALIASES
     """Image names in recipes and what is taken instead: another image, `template:NAME`, or, for a first part such as a
-    registry's name, another first part. JSON."""
+    registry's name, another first part. JSON; what is given comes to the default's, an empty value takes one away."""
     image_stand_ins: dict[str, str] = {"ubuntu": "base", "debian": "base", "python": "base", "node": "base"}
     """Image names whose registry cannot be reached, and the template that stands in for them; the build's log says so.
     JSON; `{}` to have none."""
@@ -82,6 +81,11 @@ class Settings(BaseSettings):
         if not network.is_private or not 12 <= network.prefixlen <= 26:
             raise ValueError(f"{value} must be a private IPv4 network of size /12 to /26")
         return value
+
+    @field_validator("image_aliases")
+    @classmethod
+    def _with_the_usual_aliases(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name: target for name, target in {**_ALIASES, **value}.items() if target}
 
     @field_validator("data_dir", "images_dir", "run_dir")
     @classmethod

@@ -6,7 +6,7 @@
     ├── TemplateNotFound, TemplateBuildFailed, ImageUnreachable, IsolationUnavailable
     ├── SandboxNotFound, SandboxNotRunning, SandboxHeld, SandboxLost             the sandbox failed, not its program
     ├── SnapshotNotFound, CannotSnapshot, SnapshotDamaged, SnapshotIncompatible  what is kept of sandboxes
-    ├── ProcessNotFound, CannotStartProcess, ContextNotFound, ContextBusy, PortNotOpen
+    ├── ProcessNotFound, CannotStartProcess, ContextNotFound, ContextBusy, PortNotOpen, PortNotUnderstood
     ├── FileError and its children                                             one per thing that goes wrong with a path
     ├── AgentViolation                                                           a sandbox broke the protocol
     └── InternalError                                                            ours
@@ -212,6 +212,10 @@ class LanguageNotFound(Error, code="language.not_found", status=400):
 
 class PortNotOpen(Error, code="port.not_open", status=502, retryable=True):
     """Nothing in the sandbox listens on that port."""
+
+
+class PortNotUnderstood(Error, code="port.not_understood", status=502):
+    """What listens on that port in the sandbox does not answer as HTTP, or a WebSocket, does."""
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -105,6 +105,10 @@ def test_codecs_tokens_and_addresses(server: Server, envd: Envd) -> None:
         Envd(server, envd.id, None)("GET", "/files?path=/etc/hostname&signature=v1_x")[1]["message"]
         == "invalid signature"
     )
+    for path in ("/filesystem.Filesystem/Nope", "/foo.Bar/Nope"):
+        status, reply = envd("POST", path, b"{}")
+        assert (status, reply["code"]) == (404, "unimplemented")
+    assert envd("GET", "/files?path=/etc/passwd", b"", f"range: bytes={'9' * 20}-")[0] == 416
     for path in ("/init", "/freeze", "/nothing"):
         assert envd("POST", path)[0] == 404
     assert Envd(server, "sbnothere", None)("GET", "/health") == (
@@ -325,3 +329,57 @@ def test_a_server_under_a_name_that_it_does_not_know_says_what_to_do(server: Ser
     assert reply.startswith(b"HTTP/1.1 421 ")
     assert b"SKERRY_SERVER_NAMES" in reply
     assert server.send_raw((request % socket.gethostname()).encode()).startswith(b"HTTP/1.1 204 ")
+
+
+GARBAGE = """
+import socket, threading
+listener = socket.create_server(("", 7777))
+def speak():
+    while True:
+        connection, _ = listener.accept()
+        connection.recv(1000)
+        connection.sendall(b"garbage\\r\\n\\r\\n")
+        connection.close()
+threading.Thread(target=speak, daemon=True).start()
+"""
+UPGRADE = (
+    "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+def test_a_port_that_answers_nonsense_and_one_that_nobody_listens_on(server: Server, envd: Envd) -> None:
+    assert envd("POST", "/execute", json.dumps({"code": GARBAGE}).encode(), port="49999")[0] == 200
+    not_understood = "The sandbox is running but what listens on the port cannot be understood"
+    not_open = "The sandbox is running but port is not open"
+    for port, message in (("7777", not_understood), ("7778", not_open)):
+        shown = {"sandboxId": envd.id, "message": message, "code": 502, "port": int(port)}
+        assert envd("GET", "/", port=port) == (502, shown)
+        # The same, asked for a WebSocket.
+        head = f"GET / HTTP/1.1\r\nhost: localhost\r\ne2b-sandbox-id: {envd.id}\r\ne2b-sandbox-port: {port}\r\n{UPGRADE}\r\n"
+        with server.open_socket() as connection:
+            connection.sendall(head.encode())
+            reply = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert reply.startswith(b"HTTP/1.1 502 ")
+        assert json.loads(reply.partition(b"\r\n\r\n")[2]) == shown
+        head = (
+            f"GET /v1/sandboxes/{envd.id}/ports/{port}/ HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.api_key}\r\n"
+            f"{UPGRADE}\r\n"
+        )
+        with server.open_socket() as connection:
+            connection.sendall(head.encode())
+            reply = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert reply.startswith(b"HTTP/1.1 502 ")
+        assert b"port.not_" in reply
+
+
+@pytest.mark.parametrize("port", ["49983", "49999", "70000"])
+def test_a_websocket_to_what_speaks_none_is_told_so(server: Server, envd: Envd, port: str) -> None:
+    head = (
+        f"GET / HTTP/1.1\r\nhost: localhost\r\ne2b-sandbox-id: {envd.id}\r\ne2b-sandbox-port: {port}\r\n{UPGRADE}\r\n"
+    )
+    with server.open_socket() as connection:
+        connection.sendall(head.encode())
+        reply = b"".join(iter(lambda: connection.recv(65536), b""))
+    content = json.loads(reply.partition(b"\r\n\r\n")[2])
+    assert int(reply.split()[1]) == content["code"] == (502 if port == "70000" else 404)

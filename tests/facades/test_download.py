@@ -17,6 +17,7 @@ from skerry.facades.streams import RESET
 @pytest.mark.parametrize(
     ("header", "found"),
     [(None, None), ("bytes=0-9", (0, 9)), ("bytes=5-", (5, None)), ("bytes=-5", (None, 5)), ("bytes=9-0", None), ("bytes=-", None),
+     (f"bytes={'9' * 20}-", (10**18, None)), (f"bytes=0-{'9' * 20}", (0, 10**18)), (f"bytes=-{'9' * 20}", (None, 10**18)),
      ("lines=1-2", None), ("bytes=0-1,3-4", None)],
 )  # fmt: skip
 def test_ranges(header: str | None, found: object) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.routing import APIRoute
 
 from skerry.core import Core
 from skerry.facades.native import create_app
 from skerry.facades.native.metrics import Metrics
+from skerry.facades.requests import Route
 
 PAGE = Path(__file__).parents[2] / "docs/reference/http-api.md"
 
@@ -19,6 +21,12 @@ PAGE = Path(__file__).parents[2] / "docs/reference/http-api.md"
 def document() -> dict[str, Any]:
     # The description needs no running core.
     return create_app(object.__new__(Core), Metrics(dict)).openapi()
+
+
+def test_one_reader_reads_all_json() -> None:
+    app = create_app(object.__new__(Core), Metrics(dict))
+    others = [route.path for route in app.routes if isinstance(route, APIRoute) and not isinstance(route, Route)]
+    assert others == [], "they take what `parse_json` refuses"
 
 
 def routes(document: dict[str, Any]) -> set[tuple[str, str]]:

@@ -15,7 +15,8 @@ from skerry.errors import Error
 from skerry.facades.streams import STALLED_S, reset
 from skerry.models import FileInfo
 
-_ENDLESS = 1 << 62
+_BEYOND = 10**18
+"""An offset beyond the end of every file."""
 
 
 class Download(Response):
@@ -52,7 +53,7 @@ class Download(Response):
             headers, chunks = {**content_headers(end - first), **self.more_headers(content.info)}, content.chunks
             if not ranged and not size and (begun := await anext(chunks, b"")):
                 del headers["Content-Length"]  # the kernel's files have no size, and content nevertheless
-                chunks, end = _joined(begun, chunks), _ENDLESS
+                chunks, end = _joined(begun, chunks), _BEYOND
             if ranged:
                 headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
             self.init_headers(headers)
@@ -97,12 +98,10 @@ def content_headers(size: int) -> dict[str, str]:
 
 def parse_range(header: str | None) -> tuple[int | None, int | None] | None:
     """First and last byte; (None, n) for the last n. None when there is no range we serve, which means all."""
-    found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header or "")
+    found = re.fullmatch(r"bytes=([0-9]{0,1000})-([0-9]{0,1000})", header or "")
     if found is None or found.groups() == ("", ""):
         return None
-    first, last = found.groups()
-    if not first:
-        return None, int(last)
-    if last and int(last) < int(first):
+    first, last = (min(int(digits), _BEYOND) if digits else None for digits in found.groups())
+    if first is not None and last is not None and last < first:
         return None
-    return int(first), int(last) if last else None
+    return first, last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ import httpcore
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from skerry.core import Core
-from skerry.errors import Error, PortNotOpen
+from skerry.errors import Error, PortNotUnderstood
 from skerry.facades.streams import patient
 from skerry.ports import ByteStream
 
@@ -56,7 +56,8 @@ def query_of(scope: Scope) -> bytes:
 
 
 class Proxied(Response):
-    """A request passed on to the program, and its answer back. Raises PortNotOpen, SandboxNotFound when it is sent."""
+    """A request passed on to the program, and its answer back. Raises PortNotOpen, PortNotUnderstood, SandboxNotFound
+    when it is sent."""
 
     def __init__(self, request: Request, destination: Destination) -> None:
         self._request, self._to = request, destination
@@ -71,7 +72,7 @@ class Proxied(Response):
                 response = await connection.handle_async_request(self._outgoing())
                 stack.push_async_callback(response.aclose)
             except (httpcore.ProtocolError, httpcore.NetworkError, httpcore.TimeoutException) as error:
-                raise PortNotOpen(
+                raise PortNotUnderstood(
                     f"cannot read the answer of port {to.port} of sandbox {to.sandbox_id}: {error}", port=to.port
                 ) from error
             headers = [(name.lower(), value) for name, value in response.headers if name.lower() not in _HOP_BY_HOP]
@@ -146,8 +147,12 @@ class _Stream(httpcore.AsyncNetworkStream):
 # --- WebSocket ------------------------------------------------------------------------------------------------------
 
 
-async def proxy_websocket(socket: WebSocket, to: Destination) -> None:
-    """Messages passed on to the program, and back."""
+async def proxy_websocket(socket: WebSocket, to: Destination, refusal: Callable[[Error], Response]) -> None:
+    """Messages passed on to the program, and back.
+
+    Args:
+        refusal: the façade's reply, in place of a WebSocket, for PortNotOpen and whatever else keeps one from being.
+    """
     try:
         async with to.core.dial(to.tenant_id, to.sandbox_id, to.port) as stream:
             inner = _Inner(stream, socket, to)
@@ -161,7 +166,10 @@ async def proxy_websocket(socket: WebSocket, to: Destination) -> None:
         error = errors.exceptions[0]
         assert isinstance(error, Error)
         with suppress(RuntimeError):
-            await socket.close(4000 + error.status, error.code)
+            if socket.application_state is WebSocketState.CONNECTING:
+                await socket.send_denial_response(refusal(error))
+            else:
+                await socket.close(4000 + error.status, error.code)
     except* (WebSocketDisconnect, RuntimeError):
         pass
 
@@ -182,7 +190,7 @@ class _Inner:
         return self._protocol.subprotocol
 
     async def shake_hands(self) -> None:
-        """Raises PortNotOpen when the program does not speak WebSocket."""
+        """Raises PortNotUnderstood when the program does not speak WebSocket."""
         request = self._protocol.connect()
         for name, value in _passed(self._socket.scope["headers"], self._to.hidden):
             if not name.startswith(b"sec-websocket-"):
@@ -197,7 +205,7 @@ class _Inner:
             self._protocol.receive_data(data)
         if self._protocol.state is not State.OPEN:
             reason = self._protocol.handshake_exc or "it closed the connection"
-            raise PortNotOpen(f"cannot open a WebSocket to port {self._to.port}: {reason}", port=self._to.port)
+            raise PortNotUnderstood(f"cannot open a WebSocket to port {self._to.port}: {reason}", port=self._to.port)
 
     async def inwards(self) -> None:
         """The caller's messages, until it leaves."""

@@ -17,9 +17,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from skerry.errors import SandboxLost, SandboxNotRunning
 from skerry.facades.e2b.encodings import inflated_message
-from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error
+from skerry.facades.e2b.errors import CALLERS_MISTAKES, GONE, HTTP_STATUS, ConnectError, connect_error
 from skerry.facades.e2b.read import MESSAGE_MAX, Content, json_object, object_of
 from skerry.facades.e2b.sandbox import SandboxCall, named_user, sandbox_of, user_of
 from skerry.facades.streams import Framing, StreamResponse, patient
@@ -63,7 +62,7 @@ def unary(method: Unary) -> Endpoint:
             return JSONResponse(await method(_call(request, _JSON), await json_object(request)))
         except WrongCodec as wrong:
             return wrong.reply()
-        except ClientDisconnect:
+        except (ClientDisconnect, *GONE):
             raise
         except Exception as error:
             shown = connect_error(error, named_user(request))
@@ -80,7 +79,7 @@ def server_stream(method: ServerStream, keepalive: Content) -> Endpoint:
             source = method(_call(request, _STREAM), await _only_message(request))
         except WrongCodec as wrong:
             return wrong.reply()
-        except ClientDisconnect:
+        except (ClientDisconnect, *GONE):
             raise
         except Exception as error:
             return _refused_stream(error, request)
@@ -99,7 +98,7 @@ def client_stream(method: ClientStream) -> Endpoint:
             reply = await method(_call(request, _STREAM), _messages(request))
         except WrongCodec as wrong:
             return wrong.reply()
-        except ClientDisconnect:
+        except (ClientDisconnect, *GONE):
             raise
         except Exception as error:
             return _refused_stream(error, request)
@@ -110,7 +109,7 @@ def client_stream(method: ClientStream) -> Endpoint:
 
 def _framing(user: str, keepalive: Content) -> Framing:
     def failure(error: Exception) -> bytes | None:
-        if isinstance(error, SandboxLost | SandboxNotRunning):
+        if isinstance(error, GONE):
             return None  # a client that sees the connection break asks whether the sandbox is there, and says so
         return envelope({"error": connect_error(error, user).to_wire()}, _LAST)
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import anyio.abc
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from skerry.facades.e2b import files, filesystem, process
 from skerry.facades.e2b.browsers import PAGES
 from skerry.facades.e2b.connect import Endpoint, client_stream, server_stream, unary
-from skerry.facades.e2b.errors import plain_error
+from skerry.facades.e2b.errors import GONE, ConnectError, plain_error
 from skerry.facades.e2b.read import Content
+from skerry.facades.e2b.sandbox import gone
 from skerry.facades.requests import left
 
+_RPC = re.compile(r"/[A-Za-z0-9_.]+\.[A-Za-z0-9_]+/[A-Za-z0-9_]+")
 _EVENT_KEEPALIVE: Content = {"event": {"keepalive": {}}}
 
 
@@ -49,9 +53,14 @@ def create_envd(group: anyio.abc.TaskGroup) -> Starlette:
         Route("/envs", files.envs, methods=["GET"]),
     ]
     return Starlette(
-        middleware=[PAGES], routes=routes, exception_handlers={404: _nothing, 405: _nothing, ClientDisconnect: left}
+        middleware=[PAGES],
+        routes=routes,
+        exception_handlers={404: _nothing, 405: _nothing, ClientDisconnect: left, **dict.fromkeys(GONE, gone)},
     )
 
 
 async def _nothing(request: Request, _: Exception) -> Response:
-    return plain_error(404, f"{request.method} {request.url.path} is not here")
+    message = f"{request.method} {request.url.path} is not here"
+    if request.method == "POST" and _RPC.fullmatch(request.url.path):
+        return JSONResponse(ConnectError("unimplemented", message).to_wire(), 404)
+    return plain_error(404, message)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from pydantic import ValidationError
-from starlette.responses import JSONResponse, Response
+from starlette.requests import HTTPConnection
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from skerry.errors import (
     CannotStartProcess,
@@ -26,8 +27,11 @@ from skerry.errors import (
     NotAFile,
     NotFound,
     PermissionDenied,
+    PortNotOpen,
+    PortNotUnderstood,
     ProcessNotFound,
     RequestTooLarge,
+    SandboxLost,
     SandboxNotFound,
     SandboxNotRunning,
     TemplateNotFound,
@@ -37,6 +41,7 @@ from skerry.errors import (
 from skerry.facades.requests import FAULT
 
 logger = logging.getLogger(__name__)
+
 
 HTTP_STATUS = {
     "canceled": 499, "unknown": 500, "invalid_argument": 400, "deadline_exceeded": 504, "not_found": 404,
@@ -52,7 +57,7 @@ _CONNECT: tuple[tuple[type[Error] | tuple[type[Error], ...], str], ...] = (
     ((NoSpace, LimitExceeded, HostFull, RequestTooLarge), "resource_exhausted"),
     ((NotADirectory, IsADirectory, NotAFile, InvalidPath, DirectoryNotEmpty, InvalidRequest), "invalid_argument"),
     (Unauthenticated, "unauthenticated"),
-    ((SandboxNotFound, SandboxNotRunning), "unavailable"),
+    ((SandboxNotFound, SandboxNotRunning, SandboxLost), "unavailable"),
     ((CannotStartProcess, FileError), "invalid_argument"),
 )
 
@@ -70,6 +75,40 @@ class ConnectError(Exception):
 
 CALLERS_MISTAKES = (ConnectError, Error, ValidationError)
 """What a method may raise; everything else is a fault of the server's."""
+
+
+GONE = (SandboxNotFound, SandboxNotRunning, SandboxLost)
+"""What a call of a sandbox raises when that is not there, or no longer: no method words it, `unavailable` does."""
+NOT_FOUND = "The sandbox was not found"
+NOT_OPEN = "The sandbox is running but port is not open"
+"""In these words: clients look for them."""
+_NOT_UNDERSTOOD = "The sandbox is running but what listens on the port cannot be understood"
+
+
+def no_port(connection: HTTPConnection, sandbox_id: str, port: int, error: Error) -> Response:
+    """The answer where a program in the sandbox should have given one."""
+    if isinstance(error, GONE):
+        return unavailable(connection, sandbox_id, NOT_FOUND)
+    if isinstance(error, PortNotOpen | PortNotUnderstood):
+        said = NOT_OPEN if isinstance(error, PortNotOpen) else _NOT_UNDERSTOOD
+        return unavailable(connection, sandbox_id, said, port)
+    return rest_error(error)
+
+
+def unavailable(
+    connection: HTTPConnection, sandbox_id: str, message: str, port: int | None = None, *, close: bool = False
+) -> Response:
+    """As E2B's proxy says it.
+
+    Args:
+        close: the connection after it: a client that is still sending need not come to its end before it hears it.
+    """
+    headers = {"Connection": "close"} if close else None
+    if "text/html" in connection.headers.get("accept", ""):
+        page = f"<!doctype html><title>Sandbox</title><h1>{message}</h1>"
+        return HTMLResponse(page, HTTPStatus.BAD_GATEWAY, headers)
+    shown = {"sandboxId": sandbox_id, "message": message, "code": 502}
+    return JSONResponse(shown if port is None else {**shown, "port": port}, HTTPStatus.BAD_GATEWAY, headers)
 
 
 def first_problem(error: ValidationError) -> str:

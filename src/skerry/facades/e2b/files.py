@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -25,8 +25,8 @@ from skerry.errors import FileMissing, IsADirectory, NoSpace, RequestTooLarge
 from skerry.facades.download import Download, parse_range
 from skerry.facades.e2b import encodings, ownership
 from skerry.facades.e2b.connect import Endpoint
-from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, connect_error, plain_error
-from skerry.facades.e2b.sandbox import ENVD, SandboxCall, measured, sandbox_of
+from skerry.facades.e2b.errors import CALLERS_MISTAKES, GONE, HTTP_STATUS, ConnectError, connect_error, plain_error
+from skerry.facades.e2b.sandbox import ENVD, SandboxCall, gone, measured, sandbox_of
 from skerry.facades.file_metadata import file_metadata
 from skerry.models import FileInfo
 
@@ -41,7 +41,7 @@ def answered(endpoint: Endpoint) -> Endpoint:
         user = request.query_params.get("username") or sandbox_of(request).user
         try:
             return await endpoint(request)
-        except ClientDisconnect:
+        except (ClientDisconnect, *GONE):
             raise
         except Exception as error:
             return _refused(error, user)
@@ -128,6 +128,8 @@ class _Download(Download):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, encodings.gzipped(send) if self._packed else send)
+        except GONE as error:
+            await (await gone(HTTPConnection(scope), error))(scope, receive, send)
         except CALLERS_MISTAKES as error:
             await _refused(error, self._user or "")(scope, receive, send)
 

@@ -12,15 +12,15 @@ import re
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from skerry.core import Core
 from skerry.core.sandboxes import template_of
 from skerry.core.tokens import Tokens
-from skerry.errors import Error, PortNotOpen, SandboxLost, SandboxNotFound, SandboxNotRunning
-from skerry.facades.e2b.errors import rest_error
+from skerry.errors import Error, SandboxNotFound, SandboxNotRunning
+from skerry.facades.e2b.errors import NOT_FOUND, NOT_OPEN, no_port, plain_error, rest_error, unavailable
 from skerry.facades.e2b.rest import keeps_memory
 from skerry.facades.e2b.sandbox import ENVD, TRAFFIC, SandboxCall, facts_of
 from skerry.facades.proxy import Destination, Proxied, proxy_websocket, query_of
@@ -30,9 +30,6 @@ ENVD_PORT, INTERPRETER_PORT = 49983, 49999
 _NAME = re.compile(r"(\d{1,5})-([a-z0-9]+)(?:-[a-z0-9]+)?")
 _E2B_PATH = re.compile(r"/(v[23]/(sandboxes|templates)|sandboxes|templates|snapshots|volumes|secrets)(/.*)?")
 
-_NOT_FOUND = "The sandbox was not found"
-_NOT_OPEN = "The sandbox is running but port is not open"
-"""In these words: clients look for them."""
 _AWAKE_S = 300.0
 """What a sandbox that a request has resumed gets at least."""
 _OURS = frozenset({b"e2b-sandbox-id", b"e2b-sandbox-port", b"e2b-traffic-access-token"})
@@ -68,24 +65,27 @@ class Front:
             await self.native(scope, receive, send)
 
     async def _sandbox(self, sandbox_id: str, port: int, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
         try:
             record = await self.core.sandboxes.usable(sandbox_id)
         except SandboxNotRunning:
-            await _unavailable(scope, sandbox_id, _NOT_FOUND)(scope, receive, send)
+            await unavailable(connection, sandbox_id, NOT_FOUND)(scope, receive, send)
             return
         if record.sandbox.state is SandboxState.PAUSED and not keeps_memory(record.sandbox):
-            await _unavailable(scope, sandbox_id, _NOT_FOUND)(scope, receive, send)  # a request boots nothing
+            await unavailable(connection, sandbox_id, NOT_FOUND)(scope, receive, send)  # a request boots nothing
             return
         call = SandboxCall(
             self.core, self.tokens, record.tenant_id, sandbox_id, facts_of(record), template_of(record).user
         )
         scope["skerry.sandbox"] = call
-        token = HTTPConnection(scope).headers.get("e2b-traffic-access-token", "")
-        if port != ENVD_PORT and not call.facts.public and not call.tokens.fits(token, call.id, TRAFFIC):
+        token = connection.headers.get("e2b-traffic-access-token", "")
+        if scope["type"] == "websocket" and port in (ENVD_PORT, INTERPRETER_PORT):
+            await plain_error(404, "this service of the sandbox speaks no WebSocket")(scope, receive, send)
+        elif port != ENVD_PORT and not call.facts.public and not call.tokens.fits(token, call.id, TRAFFIC):
             shown = {"sandboxId": call.id, "message": "The traffic access token is missing or wrong", "code": 403}
             await JSONResponse(shown, 403)(scope, receive, send)
         elif record.sandbox.state is SandboxState.PAUSED and (
-            refusal := await _not_awake(call, record.sandbox, port, scope)
+            refusal := await _not_awake(call, record.sandbox, port, connection)
         ):
             await refusal(scope, receive, send)
         elif port == ENVD_PORT:  # has a token of its own
@@ -95,7 +95,7 @@ class Front:
         elif 1 <= port <= 65535:
             await _pass_on(call, port, scope, receive, send)
         else:
-            await _unavailable(scope, sandbox_id, _NOT_OPEN, port)(scope, receive, send)
+            await unavailable(connection, sandbox_id, NOT_OPEN, port)(scope, receive, send)
 
 
 def _host(connection: HTTPConnection) -> str:
@@ -160,17 +160,19 @@ def _is_server(name: str, domain: str | None, names: frozenset[str]) -> bool:
     return True
 
 
-async def _not_awake(call: SandboxCall, sandbox: Sandbox, port: int, scope: Scope) -> Response | None:
+async def _not_awake(
+    call: SandboxCall, sandbox: Sandbox, port: int, connection: HTTPConnection
+) -> Response | None:
     """Resume a paused one, for who may use it. Returns what to answer when that did not work."""
     if port == ENVD_PORT and call.facts.secure:
-        token = HTTPConnection(scope).headers.get("x-access-token", "")
+        token = connection.headers.get("x-access-token", "")
         if not call.tokens.fits(token, call.id, ENVD):  # a signed address may be as good, as envd will see
-            return _unavailable(scope, call.id, _NOT_FOUND) if scope["path"] == "/health" else None
+            return unavailable(connection, call.id, NOT_FOUND) if connection.scope["path"] == "/health" else None
     spec = ResumeSpec(timeout_s=None if sandbox.timeout_s is None else max(sandbox.timeout_s, _AWAKE_S))
     try:
         await call.core.lifecycle.resume(*call.where, spec)
     except (SandboxNotRunning, SandboxNotFound):
-        return _unavailable(scope, call.id, _NOT_FOUND)
+        return unavailable(connection, call.id, NOT_FOUND)
     except Error as error:
         return rest_error(error)
     return None
@@ -178,11 +180,12 @@ async def _not_awake(call: SandboxCall, sandbox: Sandbox, port: int, scope: Scop
 
 async def _pass_on(call: SandboxCall, port: int, scope: Scope, receive: Receive, send: Send) -> None:
     """To the program that listens on that port."""
+    connection = HTTPConnection(scope)
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     host = (
         call.facts.mask_host.replace("${PORT}", str(port))
         if call.facts.mask_host
-        else HTTPConnection(scope).headers.get("host", "")
+        else connection.headers.get("host", "")
     )
     to = Destination(
         call.core,
@@ -193,23 +196,14 @@ async def _pass_on(call: SandboxCall, port: int, scope: Scope, receive: Receive,
         host=host.encode("latin-1"),
         hidden=_OURS,
     )
+
+    def refusal(error: Error) -> Response:
+        return no_port(connection, call.id, port, error)
+
     if scope["type"] == "websocket":
-        await proxy_websocket(WebSocket(scope, receive, send), to)
+        await proxy_websocket(WebSocket(scope, receive, send), to, refusal)
         return
     try:
         await Proxied(Request(scope, receive), to)(scope, receive, send)
-    except PortNotOpen:
-        await _unavailable(scope, call.id, _NOT_OPEN, port)(scope, receive, send)
-    except (SandboxNotRunning, SandboxNotFound, SandboxLost):
-        await _unavailable(scope, call.id, _NOT_FOUND)(scope, receive, send)
     except Error as error:
-        await rest_error(error)(scope, receive, send)
-
-
-def _unavailable(scope: Scope, sandbox_id: str, message: str, port: int | None = None) -> Response:
-    """As E2B's proxy says it; clients read the words."""
-    accepts = HTTPConnection(scope).headers.get("accept", "")
-    if "text/html" in accepts:
-        return HTMLResponse(f"<!doctype html><title>Sandbox</title><h1>{message}</h1>", 502)
-    shown = {"sandboxId": sandbox_id, "message": message, "code": 502}
-    return JSONResponse(shown if port is None else {**shown, "port": port}, 502)
+        await refusal(error)(scope, receive, send)

@@ -15,11 +15,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from skerry.core.runs import RunEvent
-from skerry.errors import ContextNotFound, Error, LanguageNotFound, SandboxLost, SandboxNotRunning
+from skerry.errors import ContextNotFound, Error, LanguageNotFound
 from skerry.facades.e2b.browsers import PAGES
-from skerry.facades.e2b.errors import CALLERS_MISTAKES, HTTP_STATUS, ConnectError, first_problem
+from skerry.facades.e2b.errors import CALLERS_MISTAKES, GONE, HTTP_STATUS, ConnectError, first_problem
 from skerry.facades.e2b.read import Content, json_object, mapping, optional_text, text
-from skerry.facades.e2b.sandbox import sandbox_of
+from skerry.facades.e2b.sandbox import gone, sandbox_of
 from skerry.facades.requests import FAULT, left
 from skerry.facades.streams import Framing, StreamResponse
 from skerry.models import CodeSpec, Context, ContextSpec, Done, ExecutionError, Result, Stderr, Stdout
@@ -39,7 +39,7 @@ def _line(content: Content) -> bytes:
 
 
 def _failure(error: Error) -> bytes | None:
-    if isinstance(error, SandboxLost | SandboxNotRunning):
+    if isinstance(error, GONE):
         return None
     return _line({"type": "error", "name": type(error).__name__, "value": error.message, "traceback": ""})
 
@@ -169,5 +169,8 @@ def create_interpreter() -> Starlette:
             Route("/contexts/{id}/restart", restart_context, methods=["POST"]),
             Route("/health", health, methods=["GET"]),
         ],
-        exception_handlers={**dict.fromkeys(CALLERS_MISTAKES, _known_error), ClientDisconnect: left, Exception: _fault},
+        exception_handlers={
+            **dict.fromkeys(CALLERS_MISTAKES, _known_error), **dict.fromkeys(GONE, gone), ClientDisconnect: left,
+            Exception: _fault,
+        },
     )  # fmt: skip

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import cast
 
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 
 from skerry.core import Core
 from skerry.core.tokens import Tokens
-from skerry.facades.e2b.errors import ConnectError
+from skerry.facades.e2b.errors import NOT_FOUND, ConnectError, unavailable
 from skerry.models import UsageSample
 from skerry.ports import SandboxRecord
 
@@ -138,3 +139,8 @@ async def measured(core: Core, tenant_id: str, sandbox_id: str) -> list[Use]:
 def whole_cores(cpu: float) -> int:
     """Clients expect a whole number."""
     return max(1, round(cpu))
+
+
+async def gone(connection: HTTPConnection, error: Exception) -> Response:
+    """The answer of a sandbox that has ended meanwhile: the same as when it had ended before."""
+    return unavailable(connection, sandbox_of(connection).id, NOT_FOUND, close=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +20,7 @@ from skerry.core import Core
 from skerry.errors import Error, InternalError, InvalidRequest, NotFound
 from skerry.facades.limits import BodyLimit, BodyRefused
 from skerry.facades.native import code, files, keys, lifecycle, meta, ports, processes, sandboxes, templates, terminal
+from skerry.facades.native.errors import render
 from skerry.facades.native.metrics import Metrics
 from skerry.facades.requests import FAULT, left
 from skerry.facades.streams import STREAMED
@@ -82,16 +82,6 @@ def _document(app: FastAPI) -> dict[str, Any]:
                 operation["responses"]["4XX"] = error
         app.openapi_schema = document
     return app.openapi_schema
-
-
-def render(error: Error, headers: Mapping[str, str] | None = None) -> Response:
-    """The one shape of every error."""
-    headers = dict(headers or {})
-    if error.status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
-    if error.retryable:
-        headers["Retry-After"] = str(error.details.get("retry_after_s", 1))
-    return JSONResponse(error.to_wire(), error.status, headers)
 
 
 async def _error(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from skerry.facades.native.access import CallerOf
+from skerry.facades.requests import Route
 from skerry.models import (
     ForkReply,
     ForkSpec,
@@ -21,7 +22,7 @@ from skerry.models import (
     StopSpec,
 )
 
-router = APIRouter(strict_content_type=False, prefix="/v1", tags=["lifecycle"])
+router = APIRouter(route_class=Route, strict_content_type=False, prefix="/v1", tags=["lifecycle"])
 
 
 @router.post("/sandboxes/{sandbox_id}/pause")

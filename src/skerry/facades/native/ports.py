@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from skerry.facades.native.access import Caller, CallerOf
+from skerry.facades.native.errors import render
 from skerry.facades.proxy import Destination, Proxied, proxy_websocket, query_of
 from skerry.facades.requests import Route
 
@@ -35,7 +36,7 @@ for _method in _METHODS:
 @router.websocket("/{path:path}")
 async def websocket(socket: WebSocket, caller: CallerOf, sandbox_id: str, port: int, path: str) -> None:
     """Messages passed on to the program, and back."""
-    await proxy_websocket(socket, _destination(socket.scope, caller, sandbox_id, port))
+    await proxy_websocket(socket, _destination(socket.scope, caller, sandbox_id, port), render)
 
 
 def _destination(scope: Scope, caller: Caller, sandbox_id: str, port: int) -> Destination:
