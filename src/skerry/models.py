@@ -341,6 +341,8 @@ class Snapshot(Reply):
     pause_s: float
     """How long the sandbox stood still for it."""
     created_at: datetime
+    volumes: list[MountedVolume] = []
+    """What the sandbox had mounted. They are no part of the snapshot: who starts from it sees them as they are then."""
 
 
 class SnapshotPage(Reply):
@@ -714,6 +716,30 @@ class VolumeEntry(FileInfo):
     accessed_at: datetime
     changed_at: datetime
     """When anything of it changed, also its permissions or its name."""
+
+
+UserId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class VolumeDirectory(Request):
+    path: Text
+    parents: bool = True
+    mode: Annotated[int, Field(ge=0, le=0o7777)] = 0o755
+    uid: UserId | None = None
+    """Default: 1000, `user` in the templates that ship."""
+    gid: UserId | None = None
+
+
+class VolumeRename(Request):
+    source: Text
+    target: Text
+
+
+class VolumeAttributes(Request):
+    path: Text
+    mode: Annotated[int, Field(ge=0, le=0o7777)] | None = None
+    uid: UserId | None = None
+    gid: UserId | None = None
 
 
 class VolumeFileList(Reply):

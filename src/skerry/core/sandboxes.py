@@ -84,7 +84,7 @@ class Sandboxes:
 
     def __init__(self, engine: Engine, store: Store, templates: Templates, events: Events, volumes: Volumes) -> None:
         self._engine, self._store, self._templates, self._events = engine, store, templates, events
-        self._volumes = volumes
+        self.volumes = volumes
         self._live: dict[str, Live] = {}
         self._creating: dict[str, anyio.Event] = {}
         self._timeouts = Alarms(self._timed_out)
@@ -122,7 +122,7 @@ class Sandboxes:
         """A running sandbox from a template. See `Core.create`."""
         template = await self._templates.get(tenant_id, spec.template)
         record = replace(_new_record(tenant_id, spec, template), internal={**(internal or {}), **known(template)})
-        volumes = await self._volumes.resolve(tenant_id, spec.volumes)
+        volumes = await self.volumes.resolve(tenant_id, spec.volumes)
         record = replace(record, sandbox=record.sandbox.model_copy(update={"volumes": volumes}))
         return await self.add(record, idempotency=idempotency)
 
@@ -133,7 +133,7 @@ class Sandboxes:
         SnapshotIncompatible."""
         self._creating[record.sandbox.id] = anyio.Event()
         try:
-            async with self._volumes.placing(record.tenant_id, record.sandbox.volumes):
+            async with self.volumes.placing(record.tenant_id, record.sandbox.volumes):
                 stored = await self._store.create_sandbox(record, idempotency)
             if stored.sandbox.id != record.sandbox.id:
                 return await self._earlier(record.tenant_id, stored.sandbox.id)

@@ -25,6 +25,7 @@ from skerry.errors import (
     VolumeNotFound,
     VolumeSnapshotNotFound,
 )
+from skerry.failpoints import reached
 from skerry.models import (
     MountedVolume,
     SandboxState,
@@ -154,6 +155,7 @@ class Volumes:
             created_at=datetime.now(UTC),
         )  # fmt: skip
         await self._store.add(tenant_id, volume)
+        reached("volume: added")
         return _measured(volume, usage)
 
     async def _source(self, tenant_id: str, reference: str) -> tuple[str, int, bool]:
@@ -252,6 +254,7 @@ class Volumes:
                     snapshots=[snapshot.name for snapshot in its],
                 )
             await self._store.save(volume.model_copy(update={"state": VolumeState.DELETING}))
+            reached("volume: deleting")
             with anyio.CancelScope(shield=True):
                 try:
                     await self._remove(volume, its)
@@ -261,6 +264,7 @@ class Volumes:
 
     async def _remove(self, volume: Volume, snapshots: Sequence[VolumeSnapshot]) -> None:
         await self._disks.remove(volume.id)
+        reached("volume: removed")
         for snapshot in snapshots:
             await self._disks.remove(snapshot.id)
         await self._store.remove(volume.id)
@@ -271,6 +275,7 @@ class Volumes:
         volume = volume.model_copy(update={"size_mib": usage.size_mib, "inodes": usage.inodes})
         if volume != known:
             await self._store.save(volume)
+            reached("volume: noted")
         return _measured(volume, usage)
 
     @asynccontextmanager
@@ -321,6 +326,7 @@ class Volumes:
                     stored_mib=round(usage.stored_bytes / _MIB, 3), created_at=datetime.now(UTC),
                 )  # fmt: skip
                 await self._store.add_snapshot(tenant_id, snapshot)
+                reached("volume: snapshot added")
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await self._disks.remove(new)
@@ -365,6 +371,33 @@ class Volumes:
                 raise InvalidRequest(f"cannot mount volume {volume.name!r} twice in one sandbox")
             found.append(MountedVolume(id=volume.id, name=volume.name, path=mount.path, read_only=mount.read_only))
         return found
+
+    async def inherit(
+        self, tenant_id: str, had: Sequence[MountedVolume], wanted: Sequence[VolumeMount], *, fixed: bool
+    ) -> list[MountedVolume]:
+        """The volumes of a sandbox that starts from what another one was, which had some.
+
+        Args:
+            fixed: memory knows those: none of them can be left out, or be at another path.
+
+        Raises:
+            VolumeNotFound: one has been deleted meanwhile. InvalidRequest
+        """
+        asked = await self.resolve(tenant_id, wanted)
+        kept = []
+        for mounted in had:
+            clash = next((item for item in asked if item.path == mounted.path or item.id == mounted.id), None)
+            if clash is None or (fixed and clash == mounted):
+                kept.append(mounted)
+            elif fixed:
+                raise InvalidRequest(
+                    f"cannot mount volume {clash.name!r} at {clash.path}: the memory that the sandbox starts with has "
+                    f"{mounted.name!r} at {mounted.path}"
+                )
+        new = [item for item in asked if item not in kept]
+        if fixed and any(old.path.startswith(f"{item.path}/") for item in new for old in kept):
+            raise InvalidRequest("cannot mount a volume above one that the memory has mounted already")
+        return sorted([*kept, *new], key=lambda item: item.path.count("/"))
 
     @asynccontextmanager
     async def placing(self, tenant_id: str, wanted: Sequence[MountedVolume]) -> AsyncIterator[None]:

@@ -29,6 +29,7 @@ import anyio
 import anyio.to_thread
 
 from skerry.errors import Error, HostFull, InternalError, VolumeInUse, VolumeTooSmall
+from skerry.failpoints import reached
 from skerry.host import loops, mounts
 from skerry.host.sparse import copy_sparse
 from skerry.ports import VolumeUsage
@@ -359,8 +360,10 @@ class Volumes:
         try:
             yield new
             _sync(new)
+            reached("volume: written")
             new.rename(self._file(name))
             _sync(self._files)
+            reached("volume: published")
         finally:
             new.unlink(missing_ok=True)
 

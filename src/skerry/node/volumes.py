@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from skerry.errors import AgentViolation, CannotMount, Error, SandboxLost
+from skerry.failpoints import reached
 from skerry.models import MountedVolume
 from skerry.node.machine import Volumes
 from skerry.node.unit import Unit
@@ -28,6 +29,7 @@ async def attach(host: Volumes, unit: Unit, volumes: Sequence[MountedVolume]) ->
         await host.attach(unit.name, [(volume.id, volume.read_only) for volume in volumes])
     except (Error, OSError) as error:
         raise CannotMount(f"cannot mount volumes for a sandbox: {error}") from error
+    reached("volume: attached")
 
 
 async def show(unit: Unit, volumes: Sequence[MountedVolume]) -> None:
