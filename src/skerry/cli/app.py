@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from skerry import __version__
-from skerry.cli import bench, cp, doctor, exec_, key, kill, logs, ls, mcp, ps, run, shell, template, up
+from skerry.cli import bench, cp, doctor, exec_, key, kill, logs, ls, mcp, ps, run, shell, template, up, volume
 from skerry.errors import Error
 
 
@@ -48,6 +48,7 @@ app.command("kill")(kill.kill)
 app.command("cp")(cp.cp)
 app.command("logs")(logs.logs)
 app.add_typer(template.app, name="template")
+app.add_typer(volume.app, name="volume")
 app.add_typer(key.app, name="key")
 app.command("mcp")(mcp.mcp)
 app.command("doctor")(doctor.doctor)
