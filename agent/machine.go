@@ -23,6 +23,7 @@ type machine struct {
 	naming   sync.Mutex // held by who changes the files that name the sandbox
 	group    *pidsGroup // nil where the kernel has none
 	pids     int        // limit of processes; zero: none was set
+	binds    binds
 }
 
 type configureRequest struct {

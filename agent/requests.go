@@ -105,6 +105,8 @@ func (a *agent) carryOut(ch *channel, text []byte) (any, error) {
 		return streaming(ch, text, a.dial)
 	case "configure":
 		return with(text, a.machine.configure)
+	case "mount":
+		return with(text, a.machine.mount)
 	case "stats":
 		return a.machine.stats()
 	case "ping":

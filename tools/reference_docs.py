@@ -27,11 +27,13 @@ from skerry.sdk import (
     ShownResult,
     Snapshot,
     Template,
+    Volume,
 )  # the SDK registers the errors that only clients raise
 from skerry.sdk._sync.code import Context
 from skerry.sdk._sync.files import Files
 from skerry.sdk._sync.process import Process
 from skerry.sdk._sync.pty import Pty, Terminal
+from skerry.sdk._sync.volume import VolumeFiles
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 
@@ -156,7 +158,7 @@ def _formatted(source: str) -> str:
 
 SDK = (
     Sandbox, Snapshot, ForkIncomplete, Execution, ShownResult, Context, ExecResult, Process, Files, Pty, Terminal,
-    Image, Template,
+    Image, Template, Volume, VolumeFiles,
 )  # fmt: skip
 TABLES: dict[str, Callable[[], list[str]]] = {
     "errors.md errors": errors,

@@ -15,20 +15,23 @@ if TYPE_CHECKING:
         AsyncSandbox,
         AsyncSnapshot,
         AsyncTemplate,
+        AsyncVolume,
         ExecResult,
         Execution,
         ForkIncomplete,
         Image,
+        ReadOnly,
         Sandbox,
         ShownResult,
         Snapshot,
         Template,
+        Volume,
     )
 
 __version__ = "0.1.0"
 __all__ = [
-    "AsyncSandbox", "AsyncSnapshot", "AsyncTemplate", "ExecResult", "Execution", "ForkIncomplete", "Image", "Sandbox",
-    "ShownResult", "Snapshot", "Template", "__version__",
+    "AsyncSandbox", "AsyncSnapshot", "AsyncTemplate", "AsyncVolume", "ExecResult", "Execution", "ForkIncomplete",
+    "Image", "ReadOnly", "Sandbox", "ShownResult", "Snapshot", "Template", "Volume", "__version__",
 ]  # fmt: skip
 
 

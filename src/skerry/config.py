@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     """Start sandboxes from a memory snapshot of the template's first start, with its interpreter warm."""
     body_limit_mib: int = Field(default=16, ge=1, le=1024)
     """Largest JSON body. File contents are not limited by it."""
+    volume_size_mib: int = Field(default=1024, ge=16, le=64 * 1024 * 1024)
+    """Size of a volume whose maker does not say."""
+    volume_size_max_mib: int = Field(default=1024 * 1024, ge=16, le=64 * 1024 * 1024)
+    """Size that a volume may have at most."""
+    storage_quota_mib: int | None = Field(default=None, ge=0)
+    """What a tenant may keep: volumes count with their size, snapshots with what they take. Default: no limit."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """debug, info, warning or error."""
 

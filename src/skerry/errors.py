@@ -7,6 +7,7 @@
     ├── SandboxNotFound, SandboxNotRunning, SandboxHeld, SandboxLost             the sandbox failed, not its program
     ├── SnapshotNotFound, CannotSnapshot, SnapshotDamaged, SnapshotIncompatible  what is kept of sandboxes
     ├── ProcessNotFound, CannotStartProcess, ContextNotFound, ContextBusy, PortNotOpen, PortNotUnderstood
+    ├── VolumeNotFound, VolumeSnapshotNotFound, VolumeInUse, VolumeTooSmall, CannotMount
     ├── FileError and its children                                             one per thing that goes wrong with a path
     ├── AgentViolation                                                           a sandbox broke the protocol
     └── InternalError                                                            ours
@@ -218,6 +219,29 @@ class PortNotUnderstood(Error, code="port.not_understood", status=502):
     """What listens on that port in the sandbox does not answer as HTTP, or a WebSocket, does."""
 
 
+# --- volumes --------------------------------------------------------------------------------------------------------
+
+
+class VolumeNotFound(Error, code="volume.not_found", status=404):
+    """No volume with that name or id; or its file was removed from the server's data directory."""
+
+
+class VolumeSnapshotNotFound(Error, code="volume.snapshot_not_found", status=404):
+    """The volume has no snapshot with that name or id."""
+
+
+class VolumeInUse(Error, code="volume.in_use", status=409):
+    """Sandboxes have it mounted, or it is being changed; details hold the ids of the sandboxes (`sandbox_ids`)."""
+
+
+class CannotMount(Error, code="volume.cannot_mount", status=409):
+    """A volume cannot be mounted where it was asked for, for example because a file is there."""
+
+
+class VolumeTooSmall(Error, code="volume.too_small", status=409):
+    """What the volume holds does not fit into the size asked for; details hold the `minimum_mib`."""
+
+
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -258,7 +282,7 @@ class InvalidPath(FileError, code="file.invalid_path", status=400):
 
 
 class NoSpace(FileError, code="file.no_space", status=507):
-    """The sandbox's disk limit (bytes or inodes) is reached."""
+    """The limit (bytes or inodes) of the sandbox's disk, or of the volume, is reached."""
 
 
 # --- ours -----------------------------------------------------------------------------------------------------------

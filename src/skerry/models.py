@@ -167,6 +167,43 @@ class LastExit(Reply):
     at: datetime
 
 
+VolumeName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$")]
+_RESERVED = ("/dev", "/opt/skerry", "/proc", "/run/skerry", "/sys")
+"""What a sandbox needs to work: nothing is mounted there, below, or above."""
+
+
+def _mount_path(value: str) -> str:
+    parts = [part for part in value.split("/") if part not in ("", ".")]
+    path = "/" + "/".join(parts)
+    if not value.startswith("/") or ".." in parts or not parts:
+        raise ValueError("a volume is mounted at an absolute path without '..', which is not '/'")
+    for taken in _RESERVED:
+        if path == taken or path.startswith(f"{taken}/") or taken.startswith(f"{path}/"):
+            raise ValueError(f"no volume can be mounted at {path}: a sandbox needs {taken} to work")
+    return path
+
+
+class VolumeMount(Request):
+    """A volume at a path of a sandbox."""
+
+    volume: Annotated[str, Field(min_length=1, max_length=128)]
+    """Name or id."""
+    path: Annotated[Text, Field(max_length=1024), AfterValidator(_mount_path)]
+    """Absolute; directories that are missing are made, what is there already is hidden."""
+    read_only: bool = False
+    """Nobody in the sandbox can write to it, root included."""
+
+
+class MountedVolume(Reply):
+    """A volume at a path of a sandbox."""
+
+    id: str
+    name: str
+    """When the sandbox was made."""
+    path: str
+    read_only: bool = False
+
+
 class SandboxSpec(Request):
     """What a new sandbox shall be. Limits left out come from the template, or from the snapshot."""
 
@@ -196,6 +233,8 @@ class SandboxSpec(Request):
     disk_mib: Annotated[int, Field(ge=16, le=64 * 1024 * 1024)] | None = None
     pids: Annotated[int, Field(ge=16, le=1_000_000)] | None = None
     internet: bool = True
+    volumes: Annotated[list[VolumeMount], Field(max_length=32)] = []
+    """Each at most once."""
 
 
 class SandboxUpdate(Request):
@@ -243,6 +282,7 @@ class Sandbox(Reply):
     """When the policy starts it again."""
     last_exit: LastExit | None = None
     end: End | None = None
+    volumes: list[MountedVolume] = []
 
 
 class SandboxPage(Reply):
@@ -304,6 +344,8 @@ class Snapshot(Reply):
     pause_s: float
     """How long the sandbox stood still for it."""
     created_at: datetime
+    volumes: list[MountedVolume] = []
+    """What the sandbox had mounted. They are no part of the snapshot: who starts from it sees them as they are then."""
 
 
 class SnapshotPage(Reply):
@@ -679,6 +721,30 @@ class VolumeEntry(FileInfo):
     """When anything of it changed, also its permissions or its name."""
 
 
+UserId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class VolumeDirectory(Request):
+    path: Text
+    parents: bool = True
+    mode: Annotated[int, Field(ge=0, le=0o7777)] = 0o755
+    uid: UserId | None = None
+    """Default: 1000, `user` in the templates that ship."""
+    gid: UserId | None = None
+
+
+class VolumeRename(Request):
+    source: Text
+    target: Text
+
+
+class VolumeAttributes(Request):
+    path: Text
+    mode: Annotated[int, Field(ge=0, le=0o7777)] | None = None
+    uid: UserId | None = None
+    gid: UserId | None = None
+
+
 class VolumeFileList(Reply):
     items: list[VolumeEntry]
     truncated: bool = False
@@ -726,7 +792,6 @@ class WatchEvent(Reply):
 # --- volumes --------------------------------------------------------------------------------------------------------
 
 
-VolumeName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$")]
 VOLUME_MIN_MIB = 16
 
 
@@ -760,11 +825,10 @@ class VolumeRestore(Request):
 
 
 class VolumeState(StrEnum):
-    CREATING = "creating"
     READY = "ready"
     DELETING = "deleting"
     LOST = "lost"
-    """Its file is gone: somebody has removed it from the data directory."""
+    """Its file is gone: somebody has removed it from the server's data directory."""
 
 
 class Volume(Reply):

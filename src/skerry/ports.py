@@ -28,6 +28,7 @@ from skerry.models import (
     Isolation,
     Key,
     Limits,
+    MountedVolume,
     Output,
     Process,
     Registry,
@@ -46,6 +47,8 @@ from skerry.models import (
     WatchEvent,
 )  # fmt: skip
 
+VOLUMES_MOUNT = "/run/skerry/volumes"
+"""Where root inside sees the volumes that are attached to the sandbox, under their ids."""
 _INTERPRETERS = "/opt/skerry/interpreter/"
 _JAVA_OPENED = ("java.lang", "java.util", "java.util.concurrent")
 """Where Java keeps the random state that a copy of an interpreter must not share."""
@@ -245,6 +248,8 @@ class Placement:
     """What to start from; None: the template."""
     is_durable: bool = False
     """Keep its files should it die."""
+    volumes: Sequence[MountedVolume] = ()
+    """In the order in which they are mounted. A state's memory has those that its sandbox had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -527,15 +532,15 @@ class VolumeDisks(Protocol):
         ...
 
     async def resize(self, name: str, size_mib: int) -> None:
-        """Raises Conflict: it is in use, or holds more. HostFull."""
+        """Raises VolumeInUse, VolumeTooSmall, HostFull."""
         ...
 
     async def replace(self, name: str, source: str) -> None:
-        """Give a volume a snapshot's content. Raises Conflict: it is in use. HostFull."""
+        """Give a volume a snapshot's content. Raises VolumeInUse, HostFull."""
         ...
 
     async def remove(self, name: str) -> None:
-        """No-op when it is gone. Raises Conflict: it is in use."""
+        """No-op when it is gone. Raises VolumeInUse."""
         ...
 
     async def usage(self, name: str) -> VolumeUsage: ...
@@ -628,6 +633,8 @@ class Boot:
     """Name of its control group; limits are already set."""
     link_directory: Path
     """Holds `link.sock` (the agent dials it) and `token`; seen read-only, by root only, at /run/skerry/link."""
+    volumes_directory: Path
+    """What is mounted below it, also later, is seen at VOLUMES_MOUNT; read-only itself."""
     runtime_directory: Path
     """The agent and the interpreters; seen read-only at /opt/skerry."""
     limits: Limits

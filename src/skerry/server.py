@@ -33,9 +33,12 @@ from skerry.core import Core
 from skerry.core.builds import Builds
 from skerry.core.core import DEFAULT_TENANT
 from skerry.core.making import Workshop
+from skerry.core.quota import Storage
 from skerry.core.templates import Templates
 from skerry.core.tokens import Tokens
 from skerry.core.uploads import Uploads
+from skerry.core.volume_files import VolumeFiles
+from skerry.core.volumes import Volumes
 from skerry.drivers.gvisor import Gvisor
 from skerry.errors import Conflict, Error, InvalidRequest
 from skerry.facades import e2b
@@ -50,6 +53,8 @@ from skerry.host.network import Network, enable_forwarding
 from skerry.host.registry import Puller, registry_of
 from skerry.host.runtime import prepare_runtime
 from skerry.host.tls import Tls, private_tls, write_private
+from skerry.host.volume_files import VolumeFiles as HostVolumeFiles
+from skerry.host.volumes import Volumes as VolumeDisks
 from skerry.models import Isolation, KeySpec
 from skerry.node import Node, PoolSettings
 from skerry.node.builder import Host
@@ -58,6 +63,7 @@ from skerry.node.states import States
 from skerry.store.builds import SqlBuilds
 from skerry.store.snapshots import SqlSnapshots
 from skerry.store.sql import SqlStore
+from skerry.store.volumes import SqlVolumes
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +164,9 @@ async def running(settings: Settings, *, keep: bool = False) -> AsyncIterator[tu
     store = SqlStore(settings.data_dir / "skerry.db")
     cgroups = ControlGroups(f"skerry/{settings.instance}")
     cgroups.protect_server()
-    node = _node(settings, images, cgroups)
-    core = _core(settings, node, store, images)
+    volumes = VolumeDisks(settings.data_dir / "volumes", settings.data_dir / "volume-mounts")
+    node = _node(settings, images, cgroups, volumes)
+    core = _core(settings, node, store, images, volumes)
     try:
         await node.check()
         async with node, anyio.create_task_group() as group:
@@ -177,6 +184,7 @@ async def running(settings: Settings, *, keep: bool = False) -> AsyncIterator[tu
                 group.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
+            await core.volumes.stop(keep=keep)
             await store.aclose()
         if not keep:
             cgroups.remove_root()
@@ -202,7 +210,7 @@ async def _tidy_daily(core: Core, images: Images) -> None:
         await anyio.sleep(_DAY_S)
 
 
-def _core(settings: Settings, node: Node, store: SqlStore, images: Images) -> Core:
+def _core(settings: Settings, node: Node, store: SqlStore, images: Images, disks: VolumeDisks) -> Core:
     build_store = SqlBuilds(store)
     templates = Templates(images, build_store)
     uploads = Uploads(settings.data_dir / "build-files")
@@ -210,8 +218,13 @@ def _core(settings: Settings, node: Node, store: SqlStore, images: Images) -> Co
         node, templates, images, _puller(settings, images), uploads, settings.image_aliases, settings.image_stand_ins
     )
     builds = Builds(build_store, templates, images, workshop)
+    volumes = Volumes(
+        disks, SqlVolumes(store), store, Storage(settings.storage_quota_mib), size_mib=settings.volume_size_mib,
+        size_max_mib=settings.volume_size_max_mib,
+    )  # fmt: skip
     return Core(
-        node, store, templates, builds, uploads, SqlSnapshots(store), frozen_s=settings.paused_in_memory_s,
+        node, store, templates, builds, uploads, SqlSnapshots(store), volumes,
+        VolumeFiles(volumes, HostVolumeFiles(disks)), frozen_s=settings.paused_in_memory_s,
         reserve_mib=settings.paused_reserve_mib,
     )  # fmt: skip
 
@@ -223,12 +236,13 @@ def _puller(settings: Settings, images: Images) -> Puller:
     return Puller(images, frozenset(settings.insecure_registries), private)
 
 
-def _node(settings: Settings, images: Images, cgroups: ControlGroups) -> Node:
+def _node(settings: Settings, images: Images, cgroups: ControlGroups, volumes: VolumeDisks) -> Node:
     instance = settings.instance
     host = Host(
         drivers={Isolation.GVISOR: Gvisor(settings.run_dir / instance / "gvisor", cgroups.entry_files)},
         cgroups=cgroups,
         disks=Disks(settings.data_dir, settings.data_dir / "mounts"),
+        volumes=volumes,
         network=Network(instance, settings.subnet, allowed=_proxies()),
         images=images,
         listener=lambda directory, token, on_lost: Listener(directory, token, on_lost),

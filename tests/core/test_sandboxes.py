@@ -16,8 +16,10 @@ import pytest
 from skerry.core import Core
 from skerry.core.builds import Builds
 from skerry.core.making import Workshop
+from skerry.core.quota import Storage
 from skerry.core.templates import Templates
 from skerry.core.uploads import Uploads
+from skerry.core.volumes import Volumes
 from skerry.errors import (
     HostFull,
     ImageUnreachable,
@@ -47,6 +49,9 @@ from skerry.ports import Death, Placement, Provided, State, Wanted
 from skerry.store.builds import SqlBuilds
 from skerry.store.snapshots import SqlSnapshots
 from skerry.store.sql import SqlStore
+from skerry.store.volumes import SqlVolumes
+
+from .memory_disks import MemoryDisks
 
 pytestmark = pytest.mark.anyio
 
@@ -248,7 +253,9 @@ class NoRegistry:
 
 
 @asynccontextmanager
-async def core_on(path: Path, engine: Engine, frozen_s: float = 60.0) -> AsyncIterator[Core]:
+async def core_on(
+    path: Path, engine: Engine, frozen_s: float = 60.0, quota_mib: int | None = None
+) -> AsyncIterator[Core]:
     store = SqlStore(path / "db")
     build_store = SqlBuilds(store)
     templates = Templates(Shipped(), build_store)
@@ -258,7 +265,9 @@ async def core_on(path: Path, engine: Engine, frozen_s: float = 60.0) -> AsyncIt
         aliases={"e2bdev/base": "template:base", "far.example": "near.example:5000"}, stand_ins={"ubuntu": "base"},
     )  # fmt: skip
     builds = Builds(build_store, templates, images, workshop)
-    core = Core(engine, store, templates, builds, uploads, SqlSnapshots(store), frozen_s=frozen_s)
+    disks = MemoryDisks()
+    volumes = Volumes(disks, SqlVolumes(store), store, Storage(quota_mib), size_max_mib=10_000)
+    core = Core(engine, store, templates, builds, uploads, SqlSnapshots(store), volumes, disks.files, frozen_s=frozen_s)
     async with anyio.create_task_group() as group:
         await core.start(group)
         yield core

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from skerry.host import mounts
 from skerry.host.cgroups import ControlGroups
 from skerry.host.disks import Disks
 from skerry.host.runtime import agent_binary
+from skerry.host.volumes import Volumes
 from skerry.models import Limits, Output
 from skerry.node import reaper
 from skerry.node.prepare import write_identity
@@ -119,6 +120,7 @@ class Rig:
         self._root = f"skerry-test/{secrets.token_hex(3)}"
         self.cgroups = ControlGroups(self._root)
         self.disks = Disks(directory / "data", directory / "mounts")
+        self.volumes = Volumes(directory / "volumes", directory / "volume-mounts")
         self.runtime = runtime_directory(directory)
         self.image = root_filesystem()
         self.driver: Driver
@@ -133,6 +135,7 @@ class Rig:
         limits: Limits = LIMITS,
         checkpoint: Path | None = None,
         disk: Path | None = None,
+        volumes: Sequence[tuple[str, bool]] = (),
     ) -> AsyncIterator[Box]:
         """Boot (or restore) a sandbox, and leave nothing of it."""
         name = secrets.token_hex(4)
@@ -141,12 +144,16 @@ class Rig:
         listener = Listener(link, secrets.token_hex(16), on_lost=lambda _error: None)
         with network_namespace() as namespace:
             try:
+                await self.volumes.start()
                 self.cgroups.create(name, limits)
+                await self.volumes.attach(name, volumes)
                 root = await self.disks.create(name, layers=[self.image], size_mib=limits.disk_mib, source=disk)
                 if disk is None:
                     write_identity(root, hostname=name, resolv_conf="nameserver 192.0.2.1\n")
                 await listener.start()
-                boot = Boot(name, root, namespace, name, link, self.runtime, limits, name)
+                boot = Boot(
+                    name, root, namespace, name, link, self.volumes.directory(name), self.runtime, limits, name
+                )  # fmt: skip
                 if checkpoint is None:
                     pid = await self.driver.boot(boot)
                 else:
@@ -163,6 +170,9 @@ class Rig:
         self.cgroups.kill(name)
         await self.driver.destroy(name)
         await listener.aclose()
+        await self.volumes.detach(name)
+        if not self.volumes.units():
+            await self.volumes.stop()
         await self.disks.remove(name)
         self.cgroups.remove(name)
         with suppress(ChildProcessError):

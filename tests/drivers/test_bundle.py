@@ -22,6 +22,7 @@ def boot() -> Boot:
         network_namespace="/run/netns/abc",
         cgroup="abc",
         link_directory=Path("/run/x/abc/link"),
+        volumes_directory=Path("/volumes/abc"),
         runtime_directory=Path("/runtime"),
         limits=LIMITS,
         hostname="box",
@@ -35,15 +36,18 @@ def test_nothing_of_the_hosts_environment_is_inside(boot: Boot, monkeypatch: pyt
     assert "s3cr3t" not in json.dumps(config)
 
 
-def test_no_device_and_no_host_path_but_the_two_read_only_binds(boot: Boot) -> None:
+def test_no_device_and_no_host_path_but_the_three_binds(boot: Boot) -> None:
     config = oci_config(boot)
     assert "devices" not in config["linux"]
     binds = {mount["destination"]: mount for mount in config["mounts"] if mount["type"] == "bind"}
     assert {destination: mount["source"] for destination, mount in binds.items()} == {
         "/opt/skerry": "/runtime",
         "/run/skerry/link": "/run/x/abc/link",
+        "/run/skerry/volumes": "/volumes/abc",
     }
-    assert all({"ro", "nosuid", "nodev"} <= set(mount["options"]) for mount in binds.values())
+    assert all({"nosuid", "nodev"} <= set(mount["options"]) for mount in binds.values())
+    assert [name for name, mount in binds.items() if "ro" not in mount["options"]] == ["/run/skerry/volumes"]
+    assert "rslave" in binds["/run/skerry/volumes"]["options"]
 
 
 def test_the_network_namespace_is_the_prepared_one(boot: Boot) -> None:

@@ -10,6 +10,7 @@ from skerry.drivers.gvisor import Gvisor, parse_version
 from skerry.errors import IsolationUnavailable
 from tests.drivers.conformance import CHECKS, Check
 from tests.drivers.rig import Rig
+from tests.drivers.volume_checks import VOLUME_CHECKS
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +21,7 @@ def gvisor(rig: Rig) -> Rig:
     return rig
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*CHECKS, *VOLUME_CHECKS], ids=lambda check: check.__name__)
 async def test_conformance(gvisor: Rig, check: Check) -> None:
     await check(gvisor)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from skerry.errors import Conflict, HostFull, InternalError
+from skerry.errors import HostFull, InternalError, VolumeInUse, VolumeTooSmall
 from skerry.host import loops, mounts
 from skerry.host import volumes as module
 from skerry.host.volumes import Volumes
@@ -156,7 +156,7 @@ async def test_it_becomes_larger_and_smaller(volumes: Volumes) -> None:
     async with volumes.use("a") as root:
         assert [path.name for path in root.iterdir()] == ["file"]
         (root / "large").write_bytes(b"y" * 200_000_000)
-    with pytest.raises(Conflict) as caught:
+    with pytest.raises(VolumeTooSmall) as caught:
         await volumes.resize("a", 100)
     assert 200 <= caught.value.details["minimum_mib"] <= 300
     assert caught.value.details["current_mib"] == 300
@@ -179,7 +179,7 @@ async def test_what_is_used_is_not_changed(volumes: Volumes, monkeypatch: pytest
             lambda: volumes.replace("a", "snapshot"),
             lambda: volumes.remove("a"),
         ):
-            with pytest.raises(Conflict, match="in use"):
+            with pytest.raises(VolumeInUse, match="in use"):
                 await change()
         (root / "there").touch()
     await volumes.resize("a", 32)

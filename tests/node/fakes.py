@@ -56,6 +56,7 @@ class World:
     limits: dict[str, Limits] = field(default_factory=dict)
     oom_kills: dict[str, int] = field(default_factory=dict)
     disks: set[str] = field(default_factory=set)
+    volumes: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
     slots: set[int] = field(default_factory=set)
     blocked: set[int] = field(default_factory=set)
     listeners: dict[Path, FakeListener] = field(default_factory=dict)
@@ -77,6 +78,7 @@ class World:
             "frozen": self.frozen,
             "standing": self.standing,
             "disks": self.disks,
+            "volumes": self.volumes,
             "slots": self.slots,
             "listeners": self.listeners,
             "records": list(run.iterdir()) if run.exists() else [],
@@ -173,6 +175,24 @@ class FakeDisks:
         return list(self.world.disks)
 
 
+class FakeVolumes:
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def directory(self, unit: str) -> Path:
+        return self.world.directory / "volumes" / unit
+
+    def units(self) -> set[str]:
+        return set(self.world.volumes)
+
+    async def attach(self, unit: str, volumes: Sequence[tuple[str, bool]]) -> None:
+        await self.world.step("attach")
+        self.world.volumes[unit] = list(volumes)
+
+    async def detach(self, unit: str) -> None:
+        self.world.volumes.pop(unit, None)
+
+
 @dataclass(frozen=True)
 class FakeSlot:
     index: int
@@ -243,6 +263,10 @@ class FakeLink:
                 yield event
 
         yield events()
+
+    async def mount(self, source: str, target: str, *, read_only: bool = False) -> None:
+        await self.world.step("mount")
+        self.world.log.append(f"{source} at {target}")
 
     async def stat(self, path: str) -> None:
         await self.world.step("stat")
@@ -349,6 +373,7 @@ def make_node(world: World, *, minimum: int = 0, maximum: int = 4, warm: bool = 
         drivers={Isolation.GVISOR: FakeDriver(world)},
         cgroups=FakeCgroups(world),
         disks=FakeDisks(world),
+        volumes=FakeVolumes(world),
         network=FakeNetwork(world),
         images=FakeImages(),
         listener=lambda directory, token, on_lost: FakeListener(world, directory, token, on_lost),  # type: ignore[arg-type, return-value]

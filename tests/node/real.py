@@ -21,6 +21,7 @@ from skerry.errors import Error
 from skerry.host.cgroups import ControlGroups
 from skerry.host.disks import Disks
 from skerry.host.network import Network
+from skerry.host.volumes import Volumes
 from skerry.models import Isolation, Limits, Output, Template
 from skerry.node import Node, PoolSettings
 from skerry.node.builder import Host
@@ -80,6 +81,7 @@ def make_host(directory: Path) -> Host:
         drivers={Isolation.GVISOR: Gvisor(directory / "state", cgroups.entry_files)},
         cgroups=cgroups,
         disks=Disks(directory / "data", directory / "mounts"),
+        volumes=Volumes(directory / "volumes", directory / "volume-mounts"),
         network=Network(f"t{number}", f"10.214.{number}.0/24"),
         images=OneImage(),
         listener=_listener,
@@ -93,8 +95,13 @@ async def real_node(directory: Path, *, minimum: int = 0, maximum: int = 4, warm
     host = make_host(directory)
     settings = PoolSettings(minimum=minimum, maximum=maximum, quiet_s=1.0)
     node = Node(host, States(directory / "states"), pools=settings, warm_directory=directory / "warm" if warm else None)
-    async with node:
-        yield node
+    await host.volumes.start()  # type: ignore[attr-defined]
+    try:
+        async with node:
+            yield node
+    finally:
+        with anyio.CancelScope(shield=True):
+            await host.volumes.stop(keep=node.keep)  # type: ignore[attr-defined]
 
 
 async def shell(agent: Agent, script: str, user: str = "user", timeout_s: float = 30) -> str:

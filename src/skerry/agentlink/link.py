@@ -197,6 +197,12 @@ class Link(Presence):
         """See `ports.Agent.configure`."""
         await self._call("configure", env=None if env is None else dict(env), hostname=hostname, pids=pids)
 
+    async def mount(self, source: str, target: str, *, read_only: bool = False) -> None:
+        """Let what is at `source` be seen at `target` too, which is made when it is missing; no-op when the agent has
+        done so before. `read_only` is for programs that look; the host's mount is what forbids. Raises the file errors.
+        """
+        await self._call("mount", source=source, target=target, read_only=read_only)
+
     async def stats(self) -> dict[str, Any]:
         """What the agent counts inside; not to be relied on for limits or bills."""
         return await self._call("stats")

@@ -46,7 +46,8 @@ class Listener:
         with os.fdopen(descriptor, "w") as file:
             file.write(self._token)
         token.rename(self._directory / "token")
-        await self._listen()
+        with anyio.CancelScope(shield=True):  # or nobody would close what listens already
+            await self._listen()
 
     async def _listen(self) -> None:
         path = self._directory / "link.sock"

@@ -32,6 +32,7 @@ from skerry.cli import (
     stop,
     template,
     up,
+    volume,
 )
 from skerry.errors import Error
 
@@ -81,6 +82,7 @@ app.command("kill")(kill.kill)
 app.command("cp")(cp.cp)
 app.command("logs")(logs.logs)
 app.add_typer(template.app, name="template")
+app.add_typer(volume.app, name="volume")
 app.add_typer(key.app, name="key")
 app.command("mcp")(mcp.mcp)
 app.command("doctor")(doctor.doctor)

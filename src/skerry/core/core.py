@@ -22,6 +22,8 @@ from skerry.core.sandboxes import Sandboxes
 from skerry.core.snapshots import Snapshots
 from skerry.core.templates import Templates
 from skerry.core.uploads import Uploads
+from skerry.core.volume_files import VolumeFiles
+from skerry.core.volumes import Volumes
 from skerry.models import Sandbox, SandboxSpec
 from skerry.ports import ByteStream, Engine, SnapshotStore, Store
 
@@ -39,17 +41,20 @@ class Core:
         builds: makes more of them.
         uploads: files that they are made from.
         snapshots: keeps what is known of snapshots.
+        volumes: directories that outlive sandboxes; volume_files: what is in them.
         frozen_s, reserve_mib: see `Lifecycle`.
     """
 
     def __init__(
         self, engine: Engine, store: Store, templates: Templates, builds: Builds, uploads: Uploads,
-        snapshots: SnapshotStore, *, frozen_s: float = 60.0, reserve_mib: int = 1024,
+        snapshots: SnapshotStore, volumes: Volumes, volume_files: VolumeFiles, *, frozen_s: float = 60.0,
+        reserve_mib: int = 1024,
     ) -> None:  # fmt: skip
         self.templates, self.builds, self.uploads = templates, builds, uploads
+        self.volumes, self.volume_files = volumes, volume_files
         self.events = Events(store)
         self.keys = Keys(store)
-        self.sandboxes = Sandboxes(engine, store, templates, self.events)
+        self.sandboxes = Sandboxes(engine, store, templates, self.events, volumes)
         self.lifecycle = Lifecycle(engine, self.sandboxes, frozen_s=frozen_s, reserve_mib=reserve_mib)
         self.commands = Commands(engine, self.sandboxes, self.lifecycle)
         self.snapshots = Snapshots(engine, snapshots, self.sandboxes, self.lifecycle)
@@ -60,6 +65,7 @@ class Core:
 
     async def start(self, group: anyio.abc.TaskGroup) -> None:
         """Take over what an earlier server left, and begin to watch; background work runs in `group`."""
+        await self.volumes.start()  # first: a sandbox that starts has a place for them
         self.contexts.start(group)
         await self.builds.start(group)
         await self.commands.start(group)

@@ -19,6 +19,7 @@ from skerry.core.alarms import Alarms
 from skerry.core.events import Events
 from skerry.core.templates import Templates
 from skerry.core.turns import Turns
+from skerry.core.volumes import Volumes
 from skerry.errors import Error, InternalError, SandboxLost, SandboxNotFound, SandboxNotRunning
 from skerry.failpoints import reached
 from skerry.models import (
@@ -83,8 +84,9 @@ class Live:
 class Sandboxes:
     """All sandboxes of this server. `start` before use."""
 
-    def __init__(self, engine: Engine, store: Store, templates: Templates, events: Events) -> None:
+    def __init__(self, engine: Engine, store: Store, templates: Templates, events: Events, volumes: Volumes) -> None:
         self._engine, self._store, self._templates, self._events = engine, store, templates, events
+        self.volumes = volumes
         self._live: dict[str, Live] = {}
         self._creating: dict[str, anyio.Event] = {}
         self._timeouts = Alarms(self._timed_out)
@@ -122,6 +124,8 @@ class Sandboxes:
         """A running sandbox from a template. See `Core.create`."""
         template = await self._templates.get(tenant_id, spec.template)
         record = replace(_new_record(tenant_id, spec, template), internal={**(internal or {}), **known(template)})
+        volumes = await self.volumes.resolve(tenant_id, spec.volumes)
+        record = replace(record, sandbox=record.sandbox.model_copy(update={"volumes": volumes}))
         return await self.add(record, idempotency=idempotency)
 
     async def add(
@@ -131,7 +135,8 @@ class Sandboxes:
         SnapshotIncompatible."""
         self._creating[record.sandbox.id] = anyio.Event()
         try:
-            stored = await self._store.create_sandbox(record, idempotency)
+            async with self.volumes.placing(record.tenant_id, record.sandbox.volumes):
+                stored = await self._store.create_sandbox(record, idempotency)
             if stored.sandbox.id != record.sandbox.id:
                 return await self._earlier(record.tenant_id, stored.sandbox.id)
             reached("create: written down")
@@ -164,7 +169,7 @@ class Sandboxes:
         provided = await self._engine.provide(
             Placement(
                 sandbox.id, template_of(record), sandbox.isolation, sandbox.limits, sandbox.internet, record.env,
-                incarnation, state, sandbox.restart.when is not RestartWhen.NO,
+                incarnation, state, sandbox.restart.when is not RestartWhen.NO, sandbox.volumes,
             )
         )  # fmt: skip
         reached("start: provided")

@@ -71,7 +71,7 @@ class Snapshots:
                     id="snap" + secrets.token_hex(10), name=spec.name, sandbox_id=sandbox_id,
                     template=record.sandbox.template, memory=state.memory, limits=record.sandbox.limits,
                     size_mib=round(state.size_bytes / _MIB, 1), pause_s=round(pause_s, 4),
-                    created_at=datetime.now(UTC),
+                    created_at=datetime.now(UTC), volumes=record.sandbox.volumes,
                 )  # fmt: skip
                 record = await self._sandboxes.record(tenant_id, sandbox_id)  # a context may have come meanwhile
                 internal = _inherited(record.internal, memory=state.memory)
@@ -140,6 +140,9 @@ class Snapshots:
             timeout_s=spec.timeout_s, idle_timeout_s=spec.idle_timeout_s, on_timeout=spec.on_timeout,
             keep_memory=spec.keep_memory, auto_resume=spec.auto_resume, command=spec.command, restart=spec.restart,
             snapshot=record.snapshot.id,
+            volumes=await self._sandboxes.volumes.inherit(
+                tenant_id, record.snapshot.volumes, spec.volumes, fixed=record.snapshot.memory
+            ),
         )  # fmt: skip
         child = SandboxRecord(
             sandbox, tenant_id, {**record.env, **spec.env}, {**record.internal, **(internal or {})}

@@ -1,15 +1,16 @@
 """The OCI bundle of a gVisor sandbox: what is inside, and what it may do. Pure: no I/O.
 
 The capabilities below are capabilities *inside the guest kernel*; none of them means anything on the host. PID 1 is our
-agent. It needs SYS_ADMIN to set the host name and to put what it starts under a pids limit, SYS_RESOURCE to change the
-limits of running processes, and takes both out of the bounding set of everything it starts.
+agent. It needs SYS_ADMIN to set the host name, to put what it starts under a pids limit and to mount volumes at their
+paths, SYS_RESOURCE to change the limits of running processes, and takes both out of the bounding set of everything it
+starts.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from skerry.ports import Boot
+from skerry.ports import VOLUMES_MOUNT, Boot
 
 AGENT_PATH = "/opt/skerry/agent"
 RUNTIME_MOUNT = "/opt/skerry"
@@ -102,6 +103,14 @@ def _mounts(boot: Boot) -> list[dict[str, Any]]:
         },
         _bind(boot.runtime_directory, RUNTIME_MOUNT, "exec"),
         _bind(boot.link_directory, LINK_MOUNT, "noexec"),
+        {
+            # A slave: volumes are mounted below it when the sandbox is claimed. Not `ro`: volumes would be so too; that
+            # nothing can be made beside them is up to the mount on the host.
+            "destination": VOLUMES_MOUNT,
+            "type": "bind",
+            "source": str(boot.volumes_directory),
+            "options": ["rbind", "rslave", "nosuid", "nodev"],
+        },
     ]
 
 

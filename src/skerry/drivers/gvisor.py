@@ -92,7 +92,7 @@ class Gvisor:
     def traits(self) -> str:
         """See `ports.Driver.traits`: how a sandbox is set up, and what its programs were told of the processor."""
         limits = Limits(cpu=1, memory_mib=1, disk_mib=1, pids=1)
-        boot = Boot("", Path(), "", "", Path(), Path(), limits, "")
+        boot = Boot("", Path(), "", "", Path(), Path(), Path(), limits, "")
         return json.dumps([_FLAGS, oci_config(boot), _processor()])
 
     async def boot(self, boot: Boot) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import anyio
 from starlette.responses import Response
@@ -14,37 +14,40 @@ from skerry.core import Core
 from skerry.errors import Error
 from skerry.facades.streams import STALLED_S, reset
 from skerry.models import FileInfo
+from skerry.ports import FileContent
 
 _BEYOND = 10**18
 """An offset beyond the end of every file."""
 
 
-class Download(Response):
+class FileDownload(Response):
     """Opens the file when it is sent, so that an error, which it then raises, can be an ordinary reply."""
 
     media_type = "application/octet-stream"
 
-    def __init__(self, core: Core, where: tuple[str, str, str], user: str | None, range_header: str | None) -> None:
+    def __init__(
+        self, look: Callable[[], Awaitable[FileInfo]],
+        read: Callable[[int, int | None], AbstractAsyncContextManager[FileContent]], range_header: str | None,
+    ) -> None:  # fmt: skip
         """
         Args:
-            where: tenant, sandbox and path.
+            look: says what the file is.
+            read: gives what it holds, by offset and length.
         """
-        self._core, self._where, self._user = core, where, user
+        self._look, self._read = look, read
         self._range = parse_range(range_header)
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        files, ranged = self._core.files, self._range is not None
+        ranged = self._range is not None
         async with AsyncExitStack() as stack:
             first, last = self._range or (0, None)
             if first is None:  # a suffix: its beginning depends on the size
                 assert last is not None
-                size = (await files.stat(*self._where, user=self._user)).size
+                size = (await self._look()).size
                 first, last = max(0, size - last), None
             length = None if last is None else last - first + 1
-            content = await stack.enter_async_context(
-                files.read(*self._where, user=self._user, offset=first, length=length)
-            )
+            content = await stack.enter_async_context(self._read(first, length))
             size = content.info.size
             if ranged and first >= size:
                 await Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})(scope, receive, send)
@@ -73,6 +76,22 @@ async def _joined(begun: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
     yield begun
     async for chunk in rest:
         yield chunk
+
+
+class Download(FileDownload):
+    """Of a sandbox's file."""
+
+    def __init__(self, core: Core, where: tuple[str, str, str], user: str | None, range_header: str | None) -> None:
+        """
+        Args:
+            where: tenant, sandbox and path.
+        """
+        files = core.files
+        super().__init__(
+            lambda: files.stat(*where, user=user),
+            lambda offset, length: files.read(*where, user=user, offset=offset, length=length),
+            range_header,
+        )
 
 
 async def _send_exactly(chunks: AsyncIterator[bytes], left: int, send: Send) -> None:

@@ -28,7 +28,8 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from skerry.errors import Conflict, Error, HostFull, InternalError
+from skerry.errors import Error, HostFull, InternalError, VolumeInUse, VolumeTooSmall
+from skerry.failpoints import reached
 from skerry.host import loops, mounts
 from skerry.host.sparse import copy_sparse
 from skerry.ports import VolumeUsage
@@ -112,6 +113,8 @@ class Volumes:
             self._unmount(name)
 
     def _stop(self) -> None:
+        if not self._started:
+            return
         for unit in self.units():
             self._take_down(unit)
         for path in list(self._bases.iterdir()):
@@ -164,7 +167,7 @@ class Volumes:
             await self._work(source, lambda: copy(root))
 
     async def replace(self, name: str, source: str) -> None:
-        """Give a volume that nobody uses the content of a snapshot. Raises Conflict, HostFull."""
+        """Give a volume that nobody uses the content of a snapshot. Raises VolumeInUse, HostFull."""
 
         def replace() -> None:
             with self._making(name) as new:
@@ -177,14 +180,15 @@ class Volumes:
         """Make a volume that nobody uses larger or smaller. Its free inodes change with it.
 
         Raises:
-            Conflict: it is in use, or holds more than that; details hold the `minimum_mib`.
+            VolumeInUse: by a sandbox or a transfer.
+            VolumeTooSmall: it holds more than that; details hold the `minimum_mib`.
             HostFull: there is no room for the copy that it is done on.
         """
 
         def resize() -> None:
             old = self._file(name)
             if size_mib < old.stat().st_size // _MIB and size_mib < (least := _minimum_mib(old)):
-                raise Conflict(
+                raise VolumeTooSmall(
                     f"cannot shrink the volume to {size_mib} MiB: what it holds needs {least} MiB; remove some of it",
                     size_mib=size_mib, minimum_mib=least, current_mib=old.stat().st_size // _MIB,
                 )  # fmt: skip
@@ -197,7 +201,7 @@ class Volumes:
             await self._work(name, resize)
 
     async def remove(self, name: str) -> None:
-        """No-op when it is not there. Raises Conflict: a volume is in use."""
+        """No-op when it is not there. Raises VolumeInUse."""
         if not self._file(name).exists():
             return
         async with self._alone(name):
@@ -251,7 +255,7 @@ class Volumes:
 
     @asynccontextmanager
     async def _alone(self, name: str) -> AsyncIterator[None]:
-        """Nobody uses it, and nobody begins to. Raises Conflict: somebody goes on using it."""
+        """Nobody uses it, and nobody begins to. Raises VolumeInUse: somebody goes on using it."""
         held = self._of(name)
         deadline = anyio.current_time() + FREE_TIMEOUT_S
         while True:
@@ -267,7 +271,7 @@ class Volumes:
                 await gone.wait()
             if waiting.cancelled_caught:
                 break
-        raise Conflict("cannot change the volume: it is in use, by a sandbox or by a transfer; try again later")
+        raise VolumeInUse("cannot change the volume: it is in use, by a sandbox or by a transfer; try again later")
 
     def _of(self, name: str) -> _Held:
         return self._held.setdefault(name, _Held())
@@ -305,6 +309,7 @@ class Volumes:
         Raises:
             OSError, Error: none of them is attached then.
         """
+        self.directory(unit)
         attached = self._attached.setdefault(unit, [])
         try:
             for name, read_only in volumes:
@@ -331,7 +336,7 @@ class Volumes:
             if not source.exists():
                 source.mkdir()
                 mounts.bind(self._bases / name, source, read_only=True)
-        (self._tree / unit / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self._tree / unit / name).mkdir(mode=0o700, exist_ok=True)
         mounts.bind(source, self._shared / unit / name)
 
     def _take_down(self, unit: str, remove: bool = True) -> None:
@@ -355,8 +360,10 @@ class Volumes:
         try:
             yield new
             _sync(new)
+            reached("volume: written")
             new.rename(self._file(name))
             _sync(self._files)
+            reached("volume: published")
         finally:
             new.unlink(missing_ok=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,13 @@ import anyio.to_thread
 
 from skerry.drivers.launch import wait_for_exit
 from skerry.errors import Error, IsolationUnavailable, SandboxStartFailed
-from skerry.models import Isolation, Limits, Template
+from skerry.models import Isolation, Limits, MountedVolume, Template
 from skerry.node import prepare, reaper
-from skerry.node.machine import ControlGroups, Disks, Drivers, Images, ListenerFactory, Network
+from skerry.node.machine import ControlGroups, Disks, Drivers, Images, ListenerFactory, Network, Volumes
 from skerry.node.parallel import race, together
 from skerry.node.records import Record, Records, lives, new_name, start_time
 from skerry.node.unit import Unit
+from skerry.node.volumes import attach
 from skerry.ports import Boot, Driver
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Host:
     drivers: Drivers
     cgroups: ControlGroups
     disks: Disks
+    volumes: Volumes
     network: Network
     images: Images
     listener: ListenerFactory
@@ -82,6 +84,8 @@ class Order:
     origin: str = "cold"
     incarnation: int = 0
     internet: bool = True
+    volumes: Sequence[MountedVolume] = ()
+    """Mounted for it before it starts: its memory knows them, or it has been stopped with them."""
 
     @property
     def hostname(self) -> str:
@@ -172,10 +176,12 @@ class Builder:
             network_namespace=unit.slot.namespace,
             cgroup=unit.name,
             link_directory=self._host.records.link_directory(unit.name),
+            volumes_directory=self._host.volumes.directory(unit.name),
             runtime_directory=self._host.runtime_directory.parent / unit.record.runtime,
             limits=order.limits,
             hostname=order.hostname,
         )
+        await attach(self._host.volumes, unit, order.volumes)
         if order.checkpoint is None:
             pid = await driver.boot(boot)
         else:
@@ -214,6 +220,7 @@ class Builder:
             ("kill", lambda: self.kill(unit)),
             ("driver", lambda: host.driver(unit.record.isolation).destroy(name)),
             ("link", lambda: _close(unit)),
+            ("volumes", lambda: host.volumes.detach(name)),
             ("disk", lambda: host.disks.remove(name)),
             ("network", lambda: self._release(unit)),
             ("cgroup", lambda: anyio.to_thread.run_sync(host.cgroups.remove, name)),

@@ -23,9 +23,17 @@ from typing import Self
 import anyio
 import anyio.abc
 
-from skerry.errors import Error, HostFull, SandboxLost, SandboxStartFailed, ServerStopping, SnapshotIncompatible
+from skerry.errors import (
+    CannotMount,
+    Error,
+    HostFull,
+    SandboxLost,
+    SandboxStartFailed,
+    ServerStopping,
+    SnapshotIncompatible,
+)
 from skerry.models import End, EndCode, Isolation, Limits, SandboxStats, Template, UsageSample
-from skerry.node import interpreters, reaper, startup
+from skerry.node import interpreters, reaper, startup, volumes
 from skerry.node.builder import Builder, Host, Order, Source
 from skerry.node.gate import BootGate
 from skerry.node.hold import Held, engine_of, hold
@@ -321,6 +329,9 @@ class Node:
                 self._host.cgroups.thaw(unit.name)
                 unit.require_link().resume()
                 await self._hand_over(unit, placement, "pool")
+            except CannotMount:  # no other sandbox could either
+                self._end(unit, EndCode.KILLED)
+                raise
             except (Error, OSError) as error:
                 logger.warning("a pooled sandbox of %s could not be claimed: %s", pool.template.name, error)
                 self._end(unit, EndCode.KILLED)
@@ -351,7 +362,7 @@ class Node:
         template = placement.template.model_copy(update={"image": meta.image})
         order = Order(
             template, placement.isolation, placement.limits, source, placement.sandbox_id, "snapshot",
-            placement.incarnation, placement.internet,
+            placement.incarnation, placement.internet, placement.volumes,
         )  # fmt: skip
         async with self._gate.enter():
             unit = await self._builder.start(order, self._supervisor.agent_lost)
@@ -367,6 +378,8 @@ class Node:
 
     async def _hand_over(self, unit: Unit, placement: Placement, origin: str) -> None:
         """Make a running sandbox what the caller asked for."""
+        if origin != "snapshot":  # that has them from its start
+            await volumes.attach(self._host.volumes, unit, placement.volumes)
         if unit.record.limits != placement.limits:
             self._host.cgroups.set_limits(unit.name, placement.limits)
         if unit.record.internet and not placement.internet:
@@ -374,6 +387,7 @@ class Node:
         await unit.require_link().configure(
             env=placement.env, hostname=placement.sandbox_id, pids=placement.limits.pids
         )
+        await volumes.show(unit, placement.volumes)
         if unit.ending is not None:
             raise SandboxLost("cannot claim a sandbox: it has just ended")
         unit.record = replace(

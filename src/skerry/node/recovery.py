@@ -98,7 +98,7 @@ class Recovery:
         for name in self._host.records.names():
             if name not in keep:
                 await self._remove(name)
-        for name in {*self._host.cgroups.names(), *self._host.disks.names()} - keep:
+        for name in {*self._host.cgroups.names(), *self._host.disks.names(), *self._host.volumes.units()} - keep:
             await self._remove_parts(name)
 
     async def _remove(self, name: str) -> None:
@@ -119,6 +119,7 @@ class Recovery:
                 self._host.cgroups.kill(name)
             for driver in self._host.drivers.values():
                 await driver.destroy(name)
+            await self._host.volumes.detach(name)
             await self._host.disks.remove(name)
             await anyio.to_thread.run_sync(self._host.cgroups.remove, name)
         except Exception:

@@ -102,6 +102,28 @@ tags = Table(
 )
 """What a tag of a template means at present."""
 
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("document", JSON, nullable=False),
+    Index("volumes_by_name", "tenant_id", "name", unique=True),
+)
+
+volume_snapshots = Table(
+    "volume_snapshots",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("volume_id", String, ForeignKey("volumes.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("document", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("volume_snapshots_by_name", "volume_id", "name", unique=True),
+)
+
 keys = Table(
     "keys",
     metadata,

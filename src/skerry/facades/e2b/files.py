@@ -123,7 +123,7 @@ class _Download(Download):
         self, core: Core, where: tuple[str, str, str], user: str, range_header: str | None, *, packed: bool
     ) -> None:
         super().__init__(core, where, user, range_header)
-        self._packed = packed
+        self._user, self._packed = user, packed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

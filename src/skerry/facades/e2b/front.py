@@ -160,9 +160,7 @@ def _is_server(name: str, domain: str | None, names: frozenset[str]) -> bool:
     return True
 
 
-async def _not_awake(
-    call: SandboxCall, sandbox: Sandbox, port: int, connection: HTTPConnection
-) -> Response | None:
+async def _not_awake(call: SandboxCall, sandbox: Sandbox, port: int, connection: HTTPConnection) -> Response | None:
     """Resume a paused one, for who may use it. Returns what to answer when that did not work."""
     if port == ENVD_PORT and call.facts.secure:
         token = connection.headers.get("x-access-token", "")

@@ -19,7 +19,19 @@ from skerry import __version__
 from skerry.core import Core
 from skerry.errors import Error, InternalError, InvalidRequest, NotFound
 from skerry.facades.limits import BodyLimit, BodyRefused
-from skerry.facades.native import code, files, keys, lifecycle, meta, ports, processes, sandboxes, templates, terminal
+from skerry.facades.native import (
+    code,
+    files,
+    keys,
+    lifecycle,
+    meta,
+    ports,
+    processes,
+    sandboxes,
+    templates,
+    terminal,
+    volumes,
+)
 from skerry.facades.native.errors import render
 from skerry.facades.native.metrics import Metrics
 from skerry.facades.requests import FAULT, left
@@ -28,8 +40,10 @@ from skerry.facades.streams import STREAMED
 logger = logging.getLogger(__name__)
 
 # What is called most comes first: routes are tried one after the other.
-_MODULES = (meta, code, processes, sandboxes, files, ports, terminal, lifecycle, templates, keys)
-_STREAMED = re.compile(r"/v1/(sandboxes/[^/]+/(files|processes/\d+/stdin|ports/.*)|build-files/[^/]+)")
+_MODULES = (meta, code, processes, sandboxes, files, ports, terminal, lifecycle, volumes, templates, keys)
+_STREAMED = re.compile(
+    r"/v1/(sandboxes/[^/]+/(files|processes/\d+/stdin|ports/.*)|build-files/[^/]+|volumes/[^/]+/files)"
+)
 ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["error"],

@@ -33,6 +33,7 @@ from skerry.sdk._async.files import AsyncFiles
 from skerry.sdk._async.lifecycle import AsyncLifecycle, reference_of
 from skerry.sdk._async.process import AsyncProcess
 from skerry.sdk._async.pty import AsyncPty
+from skerry.sdk.mounts import Mountable, mounts_of
 from skerry.sdk.results import ExecResult, Execution, ShownResult
 
 
@@ -59,8 +60,8 @@ class AsyncSandbox(AsyncLifecycle):
         idle_timeout: float | None = None, on_timeout: Literal["kill", "pause"] = "kill", keep_memory: bool = True,
         auto_resume: bool = True, env: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None,
         cpu: float | None = None, memory: int | None = None, disk: int | None = None, pids: int | None = None,
-        internet: bool = True, isolation: str = "gvisor", idempotency_key: str | None = None,
-        api_url: str | None = None, api_key: str | None = None,
+        internet: bool = True, volumes: Mapping[str, Mountable] | None = None, isolation: str = "gvisor",
+        idempotency_key: str | None = None, api_url: str | None = None, api_key: str | None = None,
     ) -> Self:  # fmt: skip
         """A new, running sandbox.
 
@@ -76,12 +77,14 @@ class AsyncSandbox(AsyncLifecycle):
             metadata: labels to find it by.
             cpu: cores; memory and disk: MiB; pids: processes. Default: the template's, or the snapshot's.
             internet: whether it may reach the internet.
+            volumes: by the absolute path at which each is mounted: a volume, its name or id, or
+                `volume.read_only()`.
             isolation: what stands between it and the host; never weakened silently.
             idempotency_key: the same key again gives the same sandbox.
 
         Raises:
             TemplateNotFound, SnapshotNotFound, SnapshotDamaged, SnapshotIncompatible, IsolationUnavailable, HostFull,
-            SandboxStartFailed, Unauthenticated, ServerUnreachable
+            SandboxStartFailed, VolumeNotFound, VolumeInUse, CannotMount, Unauthenticated, ServerUnreachable
         """
         client = AsyncClient.shared(api_url, api_key)
         body = {
@@ -90,7 +93,7 @@ class AsyncSandbox(AsyncLifecycle):
             **wire.given(
                 snapshot=None if snapshot is None else reference_of(snapshot),
                 env=None if env is None else dict(env), metadata=None if metadata is None else dict(metadata), cpu=cpu,
-                memory_mib=memory, disk_mib=disk, pids=pids,
+                memory_mib=memory, disk_mib=disk, pids=pids, volumes=None if volumes is None else mounts_of(volumes),
             ),
         }  # fmt: skip
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
