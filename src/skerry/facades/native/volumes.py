@@ -11,6 +11,7 @@ from starlette.responses import Response
 from skerry.errors import InvalidRequest, IsADirectory
 from skerry.facades.download import FileDownload, content_headers
 from skerry.facades.native.access import CallerOf
+from skerry.facades.requests import Route
 from skerry.models import (
     FileType,
     Volume,
@@ -28,7 +29,7 @@ from skerry.models import (
     VolumeSpec,
 )
 
-router = APIRouter(strict_content_type=False, prefix="/v1/volumes", tags=["volumes"])
+router = APIRouter(route_class=Route, strict_content_type=False, prefix="/v1/volumes", tags=["volumes"])
 
 FilePath = Annotated[str, Query(description="From the volume's root; no link is followed")]
 Id = Annotated[int | None, Query(ge=0, le=2**31 - 1)]
