@@ -110,7 +110,7 @@ async def test_a_reset_without_its_snapshot_changes_nothing(core: Core, engine: 
     assert engine.states == {}
 
 
-async def test_stopping_twice_is_once(core: Core, engine: Engine) -> None:  # noqa: F811
+async def test_stopping_twice_is_once(core: Core, engine: Engine) -> None:
     sandbox = await core.create("t", SandboxSpec())
     stopped = await core.lifecycle.stop("t", sandbox.id, StopSpec(grace_s=0))
     assert await core.lifecycle.stop("t", sandbox.id, StopSpec(grace_s=0)) == stopped

@@ -8,7 +8,15 @@ import anyio
 import pytest
 
 from skerry.core import Core
-from skerry.errors import CannotSnapshot, Conflict, HostFull, InvalidRequest, SnapshotDamaged, SnapshotNotFound
+from skerry.errors import (
+    CannotSnapshot,
+    Conflict,
+    HostFull,
+    InvalidRequest,
+    LimitExceeded,
+    SnapshotDamaged,
+    SnapshotNotFound,
+)
 from skerry.models import (
     ForkSpec,
     PauseSpec,
@@ -167,4 +175,21 @@ async def test_snapshots_outlive_the_server(tmp_path: Path) -> None:
             return (await core.create("t", SandboxSpec(snapshot="n"))).state is SandboxState.RUNNING
 
         await until(started)
+    engine.close()
+
+
+async def test_snapshots_count_against_the_tenants_storage(tmp_path: Path) -> None:
+    engine = Engine()
+    async with core_on(tmp_path, engine, quota_mib=2) as core:
+        sandbox = await core.create("t", FOREVER)
+        for name in ("one", "two"):
+            await core.snapshots.take("t", sandbox.id, SnapshotSpec(name=name))
+        with pytest.raises(LimitExceeded, match="2 of 2 MiB") as caught:
+            await core.snapshots.take("t", sandbox.id, SnapshotSpec())
+        assert caught.value.details["current_mib"] == 2
+        assert len(engine.states) == 2, "what was refused is not kept"
+        await core.snapshots.remove("t", "one")
+        await core.snapshots.take("t", sandbox.id, SnapshotSpec())
+        other = await core.create("other", FOREVER)
+        await core.snapshots.take("other", other.id, SnapshotSpec())
     engine.close()

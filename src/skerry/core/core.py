@@ -57,7 +57,7 @@ class Core:
         self.sandboxes = Sandboxes(engine, store, templates, self.events, volumes)
         self.lifecycle = Lifecycle(engine, self.sandboxes, frozen_s=frozen_s, reserve_mib=reserve_mib)
         self.commands = Commands(engine, self.sandboxes, self.lifecycle)
-        self.snapshots = Snapshots(engine, snapshots, self.sandboxes, self.lifecycle)
+        self.snapshots = Snapshots(engine, snapshots, self.sandboxes, self.lifecycle, volumes.storage)
         builds.workshop.standing = self.lifecycle.standing
         self.processes = Processes(self.sandboxes)
         self.files = Files(self.sandboxes)

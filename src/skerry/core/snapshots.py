@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 
 from skerry.core.lifecycle import Lifecycle, new_state_id, without_memory
+from skerry.core.quota import Storage
 from skerry.core.sandboxes import KEPT, Live, Sandboxes, expiry, kept_of, new_sandbox_id, not_running
 from skerry.errors import Conflict, Error, InvalidRequest, SnapshotNotFound
 from skerry.failpoints import reached
@@ -41,8 +42,12 @@ _OWN = (KEPT, "incarnation")
 class Snapshots:
     """The snapshots of all tenants."""
 
-    def __init__(self, engine: Engine, store: SnapshotStore, sandboxes: Sandboxes, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, engine: Engine, store: SnapshotStore, sandboxes: Sandboxes, lifecycle: Lifecycle, storage: Storage
+    ) -> None:
         self._engine, self._store, self._sandboxes, self._lifecycle = engine, store, sandboxes, lifecycle
+        self._storage = storage
+        storage.count(store.stored_mib)
         self._in_use = Counter[str]()
         """State → starts from it under way."""
         self._unwanted: set[str] = set()
@@ -60,6 +65,7 @@ class Snapshots:
 
         Raises:
             SandboxNotFound, SandboxNotRunning, CannotSnapshot, HostFull
+            LimitExceeded: the tenant keeps too much already.
         """
         async with self._sandboxes.turns.take(sandbox_id):
             record = await self._sandboxes.record(tenant_id, sandbox_id)
@@ -75,7 +81,8 @@ class Snapshots:
                 )  # fmt: skip
                 record = await self._sandboxes.record(tenant_id, sandbox_id)  # a context may have come meanwhile
                 internal = _inherited(record.internal, memory=state.memory)
-                await self._store.add(SnapshotRecord(snapshot, tenant_id, record.env, internal, state))
+                async with self._storage.reserve(tenant_id, snapshot.size_mib, "a snapshot of a sandbox"):
+                    await self._store.add(SnapshotRecord(snapshot, tenant_id, record.env, internal, state))
                 reached("snapshot: committed")
             except BaseException:
                 with anyio.CancelScope(shield=True):

@@ -60,7 +60,7 @@ class Volumes:
         self, disks: VolumeDisks, store: VolumeStore, sandboxes: Store, storage: Storage, *, size_mib: int = 1024,
         size_max_mib: int = 1024 * 1024,
     ) -> None:  # fmt: skip
-        self._disks, self._store, self._sandboxes, self._storage = disks, store, sandboxes, storage
+        self._disks, self._store, self._sandboxes, self.storage = disks, store, sandboxes, storage
         self._size_mib, self._size_max_mib = size_mib, size_max_mib
         self._changing: set[str] = set()
         self._lock = anyio.Lock()
@@ -134,7 +134,7 @@ class Volumes:
                 raise InvalidRequest("cannot choose the inodes of a copy: it has its source's")
             source, size_mib, live = await self._source(tenant_id, spec.source)
         self._check_size(max(size_mib, spec.size_mib or 0))
-        async with self._storage.reserve(tenant_id, max(size_mib, spec.size_mib or 0), f"volume {spec.name!r}"):
+        async with self.storage.reserve(tenant_id, max(size_mib, spec.size_mib or 0), f"volume {spec.name!r}"):
             try:
                 if spec.source is None:
                     await self._disks.create(new, size_mib, inodes)
@@ -220,7 +220,7 @@ class Volumes:
         self._check_size(wanted.size_mib)
         async with self._alone(tenant_id, reference, "resize") as volume:
             more = wanted.size_mib - volume.size_mib
-            async with self._storage.reserve(tenant_id, more, f"volume {volume.name!r}"):
+            async with self.storage.reserve(tenant_id, more, f"volume {volume.name!r}"):
                 await self._disks.resize(volume.id, wanted.size_mib)
                 return await self._note(volume)
 
@@ -233,7 +233,7 @@ class Volumes:
         async with self._alone(tenant_id, reference, "restore") as volume:
             found = await self.snapshot(tenant_id, volume.id, snapshot)
             more = found.size_mib - volume.size_mib
-            async with self._storage.reserve(tenant_id, more, f"volume {volume.name!r}"):
+            async with self.storage.reserve(tenant_id, more, f"volume {volume.name!r}"):
                 await self._disks.replace(volume.id, found.id)
                 return await self._note(volume)
 
@@ -317,7 +317,7 @@ class Volumes:
         if spec.name is not None and any(spec.name == item.name for item in await self._snapshots(volume.id)):
             raise Conflict(f"cannot make snapshot {spec.name!r}: the volume has one of that name", name=spec.name)
         stored = (await self._disks.usage(volume.id)).stored_bytes / _MIB
-        async with self._storage.reserve(tenant_id, stored, f"a snapshot of volume {volume.name!r}"):
+        async with self.storage.reserve(tenant_id, stored, f"a snapshot of volume {volume.name!r}"):
             try:
                 await self._disks.copy(volume.id, new, live=True)
                 usage = await self._disks.usage(new)

@@ -66,6 +66,13 @@ class SqlSnapshots:
         change = sa.delete(snapshots).where(snapshots.c.tenant_id == tenant_id, snapshots.c.id == snapshot_id)
         return (await self._store.write(lambda connection: connection.execute(change))).rowcount == 1
 
+    async def stored_mib(self, tenant_id: str) -> float:
+        """See `ports.SnapshotStore.stored_mib`."""
+        total = sa.func.sum(snapshots.c.document["size_mib"].as_float())
+        query = sa.select(total).where(snapshots.c.tenant_id == tenant_id)
+        stored: float | None = await self._store.write(lambda connection: connection.execute(query).scalar())
+        return stored or 0.0
+
     async def states(self) -> list[str]:
         """See `ports.SnapshotStore.states`."""
         rows = await self._store.write(lambda connection: connection.execute(sa.select(snapshots.c.state)).all())
