@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ForkIncomplete,
         Image,
         ReadOnly,
+        Restart,
         Sandbox,
         ShownResult,
         Snapshot,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AsyncSandbox", "AsyncSnapshot", "AsyncTemplate", "AsyncVolume", "ExecResult", "Execution", "ForkIncomplete",
-    "Image", "ReadOnly", "Sandbox", "ShownResult", "Snapshot", "Template", "Volume", "__version__",
+    "Image", "ReadOnly", "Restart", "Sandbox", "ShownResult", "Snapshot", "Template", "Volume", "__version__",
 ]  # fmt: skip
 
 

@@ -248,3 +248,22 @@ def test_the_command_line_builds_them_too(server: Server, tmp_path: Path) -> Non
     assert "only one of" in skerry("template", "build", "x", "-f", "Dockerfile", "--image", "y", code=1)
     skerry("template", "rm", "by-cli")
     assert "by-cli" not in skerry("template", "ls")
+
+
+def test_a_template_from_a_sandbox_that_goes_on(server: Server) -> None:
+    with server.sandbox(env={"SECRET": "of the sandbox"}) as sandbox:
+        sandbox.exec("echo made > /home/user/made && rm -rf /usr/share/doc/bash", user="root")
+        sandbox.run_code("x = 41")
+        sandbox.pause()
+        log = build(server, Image.from_sandbox(sandbox.id).run("echo more > /home/user/more"), "from-a-sandbox")
+        assert any("copying what sandbox" in line for line in log)
+        assert sandbox.run_code("x + 1").text == "42", "it goes on"
+    with server.sandbox(template="from-a-sandbox") as made:
+        assert made.exec("cat /home/user/made /home/user/more").stdout == "made\nmore\n"
+        assert not made.files.exists("/usr/share/doc/bash"), "what was removed stays so"
+        assert made.exec("echo $SECRET; whoami").stdout == "\nuser\n"
+        assert made.run_code("1 + 1").text == "2"
+    gone = server.sandbox()
+    gone.kill()
+    with pytest.raises(TemplateBuildFailed, match="destroyed"):
+        build(server, Image.from_sandbox(gone.id), "from-nothing")

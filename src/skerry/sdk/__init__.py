@@ -3,6 +3,7 @@
 The asynchronous half is written, the other one is generated from it by `tools/async_to_sync.py`.
 """
 
+from skerry.models import Restart
 from skerry.sdk._async.sandbox import AsyncSandbox
 from skerry.sdk._async.snapshot import AsyncSnapshot
 from skerry.sdk._async.template import AsyncTemplate
@@ -17,5 +18,5 @@ from skerry.sdk.results import ExecResult, Execution, ForkIncomplete, ShownResul
 
 __all__ = [
     "AsyncSandbox", "AsyncSnapshot", "AsyncTemplate", "AsyncVolume", "ExecResult", "Execution", "ForkIncomplete",
-    "Image", "ReadOnly", "Sandbox", "ShownResult", "Snapshot", "Template", "Volume",
+    "Image", "ReadOnly", "Restart", "Sandbox", "ShownResult", "Snapshot", "Template", "Volume",
 ]  # fmt: skip

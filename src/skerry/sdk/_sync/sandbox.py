@@ -17,6 +17,7 @@ from skerry.models import (
     ExecutionError,
     ProcessResult,
     Reply,
+    Restart,
     Result,
     SandboxPage,
     SandboxStats,
@@ -62,7 +63,9 @@ class Sandbox(Lifecycle):
         idle_timeout: float | None = None, on_timeout: Literal["kill", "pause"] = "kill", keep_memory: bool = True,
         auto_resume: bool = True, env: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None,
         cpu: float | None = None, memory: int | None = None, disk: int | None = None, pids: int | None = None,
-        internet: bool = True, volumes: Mapping[str, Mountable] | None = None, isolation: str = "gvisor",
+        internet: bool = True, volumes: Mapping[str, Mountable] | None = None,
+        command: str | Sequence[str] | None = None, restart: Restart | Literal["no", "on-failure", "always"] = "no",
+        isolation: str = "gvisor",
         idempotency_key: str | None = None, api_url: str | None = None, api_key: str | None = None,
     ) -> Self:  # fmt: skip
         """A new, running sandbox.
@@ -81,6 +84,10 @@ class Sandbox(Lifecycle):
             internet: whether it may reach the internet.
             volumes: by the absolute path at which each is mounted: a volume, its name or id, or
                 `volume.read_only()`.
+            command: a program that runs in it from its start on, a string for the shell, a list as it is. Its end stops
+                the sandbox.
+            restart: whether it then starts again, and after its own death: a word, or a `Restart` with how often, and
+                after how long.
             isolation: what stands between it and the host; never weakened silently.
             idempotency_key: the same key again gives the same sandbox.
 
@@ -92,10 +99,12 @@ class Sandbox(Lifecycle):
         body = {
             "template": template, "timeout_s": timeout, "idle_timeout_s": idle_timeout, "on_timeout": on_timeout,
             "keep_memory": keep_memory, "auto_resume": auto_resume, "internet": internet, "isolation": isolation,
+            "restart": {"when": restart} if isinstance(restart, str) else restart.model_dump(mode="json"),
             **wire.given(
                 snapshot=None if snapshot is None else reference_of(snapshot),
                 env=None if env is None else dict(env), metadata=None if metadata is None else dict(metadata), cpu=cpu,
                 memory_mib=memory, disk_mib=disk, pids=pids, volumes=None if volumes is None else mounts_of(volumes),
+                command=command if command is None or isinstance(command, str) else list(command),
             ),
         }  # fmt: skip
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
