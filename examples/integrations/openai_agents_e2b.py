@@ -52,9 +52,7 @@ class ScriptedModel(Model):
 async def main() -> None:
     set_tracing_disabled(True)  # traces would go to OpenAI
     agent = SandboxAgent(name="analyst", instructions="Answer with the files in the workspace.", model=ScriptedModel())
-    sandbox = SandboxRunConfig(
-        client=E2BSandboxClient(), options=E2BSandboxClientOptions(sandbox_type="e2b", on_timeout="kill")
-    )
+    sandbox = SandboxRunConfig(client=E2BSandboxClient(), options=E2BSandboxClientOptions(sandbox_type="e2b"))
     done = await Runner.run(agent, "How many were sold?", run_config=RunConfig(sandbox=sandbox))
     print("answer:", done.final_output)
 

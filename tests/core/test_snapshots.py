@@ -58,6 +58,20 @@ async def test_a_snapshot_of_each_kind_of_rest_and_what_is_started_from_it(core:
     assert len(engine.frozen) == 0
 
 
+async def test_what_a_facade_says_of_a_sandbox_it_says_of_its_forks_and_of_nothing_else(core: Core) -> None:
+    sandbox = await core.create("t", FOREVER, internal={"facade.x": "open to all"})
+    await core.snapshots.take("t", sandbox.id, SnapshotSpec(name="n"))
+    [fork] = (await core.snapshots.fork("t", sandbox.id, ForkSpec())).items
+    assert fork.sandbox is not None
+    child = await core.create("t", SandboxSpec(snapshot="n"))
+    told = await core.create("t", SandboxSpec(snapshot="n"), internal={"facade.x": "closed"})
+    said = {
+        one.id: (await core.sandboxes.record("t", one.id)).internal.get("facade.x")
+        for one in (fork.sandbox, child, told)
+    }
+    assert said == {fork.sandbox.id: "open to all", child.id: None, told.id: "closed"}
+
+
 async def test_the_newest_snapshot_of_a_name_has_it(core: Core) -> None:
     sandbox = await core.create("t", FOREVER)
     first = await core.snapshots.take("t", sandbox.id, SnapshotSpec(name="n"))

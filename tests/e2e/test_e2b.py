@@ -79,20 +79,33 @@ def test_the_command_line(server: Server) -> None:
     assert "Memory" in e2b("sandbox", "metrics", sandbox)
     assert "sandbox.running" in e2b("sandbox", "logs", sandbox)
     assert "base" in e2b("template", "list")
+    e2b("sandbox", "pause", sandbox)
+    assert sandbox in e2b("sandbox", "list", "--state", "paused")
+    e2b("sandbox", "resume", sandbox)
+    assert sandbox in e2b("sandbox", "list")
+    assert f"default/of-{sandbox}:default" in e2b("sandbox", "snapshot", "create", sandbox, "--name", f"of-{sandbox}")
+    assert f"of-{sandbox}" in e2b("sandbox", "snapshot", "list", sandbox)
     e2b("sandbox", "kill", sandbox)
     assert sandbox not in e2b("sandbox", "list")
 
 
-@pytest.mark.parametrize(("page", "words"), [("e2b", ["13", "Linux"]), ("build-templates", ["<h1>hello</h1>"])])
-def test_the_documented_examples(server: Server, tmp_path: Path, page: str, words: list[str]) -> None:
-    [code] = [code for code, _ in examples(ROOT / "docs" / "how-to" / f"{page}.md") if "from e2b" in code]
-    example = tmp_path / "example.py"
-    example.write_text(code)
-    done = subprocess.run(
-        [CLIENTS / "e2b-2.63" / "bin" / "python", example], env=environment(server), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
-    assert done.stdout.split()[: len(words)] == words, done
+DOCUMENTED = [
+    ("e2b", ["13", "Linux"]), ("e2b", ["42", "43", "True", "True"]), ("build-templates", ["<h1>hello</h1>"]),
+]  # fmt: skip
+"""Pages, and how what their examples print begins."""
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in DOCUMENTED}))
+def test_the_documented_examples(server: Server, tmp_path: Path, page: str) -> None:
+    code = [code for code, _ in examples(ROOT / "docs" / "how-to" / f"{page}.md") if "from e2b" in code]
+    for text, words in zip(code, [words for on, words in DOCUMENTED if on == page], strict=True):
+        example = tmp_path / "example.py"
+        example.write_text(text)
+        done = subprocess.run(
+            [CLIENTS / "e2b-2.63" / "bin" / "python", example], env=environment(server), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert done.stdout.split()[: len(words)] == words, done
 
 
 @pytest.mark.timeout(300)

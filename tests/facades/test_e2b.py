@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection, Request
 
 from skerry.core.tokens import Tokens
+from skerry.errors import HostFull
 from skerry.facades.e2b.connect import _messages, _only_message, envelope
 from skerry.facades.e2b.encodings import chosen, gzipped, inflated
 from skerry.facades.e2b.errors import ConnectError
 from skerry.facades.e2b.files import _parts, signature
 from skerry.facades.e2b.front import _address, _preflight
+from skerry.facades.e2b.lifecycle import _forked
 from skerry.facades.e2b.read import json_object
+from skerry.facades.e2b.sandbox import Facts
+from skerry.models import Fork
 
 pytestmark = pytest.mark.anyio
 
@@ -91,6 +95,12 @@ async def test_which_sandbox_a_request_is_for(host: str, headers: dict[str, str]
 async def test_without_a_domain_names_lead_nowhere() -> None:
     connection = HTTPConnection({"type": "http", "headers": [(b"host", b"8080-sb12.sbx.localhost")]})
     assert _address(connection, None, NAMES) is None
+
+
+async def test_a_fork_that_there_is_not_has_its_error() -> None:
+    fork = Fork(error=HostFull("no room for it").to_wire()["error"])
+    caller: Any = None
+    assert _forked(caller, fork, Facts()) == {"error": {"code": 503, "message": "no room for it"}}
 
 
 async def messages(body: bytes, pieces: int = 7) -> list[dict[str, Any]]:

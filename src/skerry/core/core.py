@@ -81,7 +81,7 @@ class Core:
         it is now.
 
         Args:
-            internal: what a façade wants to know of it later; JSON-able.
+            internal: what a façade wants to know of it later; JSON-able, under names that begin with `facade.`.
 
         Raises:
             TemplateNotFound, SnapshotNotFound, InvalidRequest, IsolationUnavailable, HostFull, SandboxStartFailed,

@@ -608,6 +608,8 @@ def expiry(timeout_s: float | None) -> datetime | None:
     return None if timeout_s is None else datetime.now(UTC) + timedelta(seconds=timeout_s)
 
 
+FACADE = "facade."
+"""How the names begin, in `SandboxRecord.internal`, of what façades want to know."""
 KEPT, TEMPLATE = "kept", "template"
 """Of `SandboxRecord.internal`: the state of one that rests, and the template as it was when the sandbox was made."""
 

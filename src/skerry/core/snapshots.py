@@ -15,7 +15,7 @@ import anyio
 
 from skerry.core.lifecycle import Lifecycle, new_state_id, without_memory
 from skerry.core.quota import Storage
-from skerry.core.sandboxes import KEPT, Live, Sandboxes, expiry, kept_of, new_sandbox_id, not_running
+from skerry.core.sandboxes import FACADE, KEPT, Live, Sandboxes, expiry, kept_of, new_sandbox_id, not_running
 from skerry.errors import Conflict, Error, InvalidRequest, SnapshotNotFound
 from skerry.failpoints import reached
 from skerry.models import (
@@ -151,9 +151,9 @@ class Snapshots:
                 tenant_id, record.snapshot.volumes, spec.volumes, fixed=record.snapshot.memory
             ),
         )  # fmt: skip
-        child = SandboxRecord(
-            sandbox, tenant_id, {**record.env, **spec.env}, {**record.internal, **(internal or {})}
-        )  # fmt: skip
+        # What a façade said of the original, who may reach it for example, it has not said of this one.
+        known = {name: value for name, value in record.internal.items() if not name.startswith(FACADE)}
+        child = SandboxRecord(sandbox, tenant_id, {**record.env, **spec.env}, {**known, **(internal or {})})
         async with self._using(record.state):
             return await self._sandboxes.add(child, state=record.state, idempotency=idempotency)
 

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from e2b import SandboxException, SandboxQuery, SandboxState, TimeoutException
+from e2b import SandboxException, SandboxQuery, SandboxState, Template, TimeoutException
 from e2b_code_interpreter import AsyncSandbox, Sandbox
 
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
@@ -248,6 +248,7 @@ def test_snapshots(sandbox, mark, new):
             assert copy.files.read("kept") == content
             assert copy.commands.run("echo $GLOBAL").stdout == "of the sandbox\n"
             assert copy.get_info().metadata != mark
+        assert Template.exists(name)
         again = sandbox.create_snapshot(name)
         assert again == named
         assert new(name, envs={"GLOBAL": "of the copy"}).files.read("kept") == "second"

@@ -20,7 +20,7 @@ from skerry.ports import SandboxRecord
 ENVD = "e2b-envd"
 TRAFFIC = "e2b-traffic"
 """What tokens are for; see `core.tokens`."""
-FACTS = "e2b"
+FACTS = "facade.e2b"
 """Key of `SandboxRecord.internal` under which this façade keeps what only it knows."""
 _MIB = 1024 * 1024
 
