@@ -153,6 +153,23 @@ def test_languages_have_state_output_environment_and_errors(interpreter, languag
     assert shown(run(shows)) == "42"
 
 
+@pytest.mark.parametrize(
+    ("language", "code", "name", "place"),
+    [
+        ("python", "a = 1\nb = = 2", "SyntaxError", "line 2"),
+        ("js", "let a = 1\nlet b = ;", "SyntaxError", "2:9"),
+        ("ts", "const y: number = ;", "SyntaxError", "1:19"),
+        ("r", "a <- 1\nb <- )", "ERROR", "2:6"),
+        ("java", "int x = ;", "CompilationException", "illegal start of expression"),
+    ],
+)
+def test_a_mistake_in_the_syntax_is_told_with_its_place(interpreter, language, code, name, place):
+    error = interpreter.run_code(code, language=language, timeout=60).error
+    assert name in error.name
+    assert error.value
+    assert place in f"{error.value}\n{error.traceback}"
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("language", "forever", "then"),
