@@ -187,6 +187,13 @@ def test_languages_are_interrupted(interpreter, language, forever, then):
     assert shown(interpreter.run_code(then, context=context, timeout=30)) == "2"
 
 
+def test_a_kernel_by_its_own_name(interpreter):
+    """As one that no entry is for: Julia's, where an image has it."""
+    ran = interpreter.run_code("paste('by', 'name')", language="ir", timeout=60)
+    assert "by name" in ran.results[0].text
+    assert interpreter.run_code("nothing_here", language="ir").error.traceback
+
+
 def test_a_language_that_is_not_there(interpreter):
     with pytest.raises(Exception, match="no kernel for 'cobol'"):
         interpreter.run_code("1", language="cobol")
