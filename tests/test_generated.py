@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tools import e2b_counts
+from tools import e2b_counts, e2b_features
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,3 +51,30 @@ def test_what_failed_or_was_skipped_has_not_passed() -> None:
         <testcase name="broken"><error/></testcase><testcase name="left out"><skipped/></testcase>
     </testsuite><testcase name="of Node"/></testsuites>"""
     assert e2b_counts.counted(report) == (e2b_counts.Count(2, 5), ["bad", "broken", "left out"])
+
+
+@pytest.mark.parametrize(
+    ("feature", "problem"),
+    [
+        (e2b_features.Feature("a", "works"), "no scenario shows that"),
+        (e2b_features.Feature("a", "no"), "not why"),
+        (e2b_features.Feature("a", "perhaps", "b"), "is none of"),
+        (e2b_features.Feature("a", "works", "", ("e2b/test_files.py::test_nothing",)), "there is no scenario e2b/test_files.py::test_n"),
+        (e2b_features.Feature("a", "works", "", ("e2b/test_nothing.py",)), "there is no scenario"),
+    ],
+)  # fmt: skip
+def test_a_feature_is_not_said_to_work_for_nothing(feature: e2b_features.Feature, problem: str) -> None:
+    assert problem in (feature.problem() or "")
+
+
+def test_a_feature_whose_scenario_fails_says_so() -> None:
+    one = e2b_features.Feature(
+        "a", "works", "", ("e2b/test_files.py::test_watching", "e2b-js/scenarios.test.mjs::files")
+    )
+    assert one.problem() is None
+    assert (
+        one.line({"e2b": ["test_mistakes_are_told"]})
+        == "| a | works | | `e2b/test_files.py`, `e2b-js/scenarios.test.mjs` |"
+    )
+    assert "**fails**: `e2b/test_files.py::test_watching`" in one.line({"e2b": ["test_watching[x]"]})
+    assert "**fails**: `e2b-js/scenarios.test.mjs::files`" in one.line({"e2b-js": ["files"]})

@@ -1,6 +1,7 @@
-"""Run what tests/clients holds with all of E2B's clients, and write how much of it passed into docs/reference/e2b.md.
+"""Run what tests/clients holds with all of E2B's clients, and write how much of it passed, and which features that
+shows, into docs/reference/e2b.md.
 
-`--check` starts nothing: it says whether the table is about the scenarios and the clients that there are.
+`--check` starts nothing: it says whether the tables are about the scenarios and the clients that there are.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools import e2b_features  # noqa: E402 - run as a program it is found from here
+
 CLIENTS = ROOT / "build" / "clients"
 SCENARIOS = ROOT / "tests" / "clients"
 PAGE = ROOT / "docs" / "reference" / "e2b.md"
@@ -46,6 +52,10 @@ class Client:
     def scenarios(self) -> str:
         return "e2b" if self.language == "python" else "e2b-js"
 
+    @property
+    def domain_scenarios(self) -> str:
+        return "e2b-domain" if self.language == "python" else "e2b-domain-js"
+
 
 @dataclass(frozen=True)
 class Count:
@@ -64,12 +74,13 @@ class Row:
 
     client: Client
     plain: Count
-    domain: Count | None
-    """Of the scenarios in domain mode; they are in Python."""
-    failed: list[str] = field(default_factory=list[str])
+    domain: Count
+    """Of the scenarios in domain mode."""
+    failed: dict[str, list[str]] = field(default_factory=lambda: defaultdict[str, list[str]](list))
+    """Directory of scenarios → names of those that failed."""
 
     def line(self) -> str:
-        return f"| {self.client.title} | {self.plain} | {self.domain or ''} |".replace("  ", " ")
+        return f"| {self.client.title} | {self.plain} | {self.domain} |"
 
 
 # --- what there is ------------------------------------------------------------------------------------------------
@@ -133,7 +144,7 @@ def run(client: Client, scenarios: str, env: Mapping[str, str]) -> tuple[Count, 
             ]  # fmt: skip
         else:
             command = [
-                CLIENTS / "node" / "bin" / "node", "--test", "--test-reporter=junit",
+                CLIENTS / "node" / "bin" / "node", *preloaded(scenarios), "--test", "--test-reporter=junit",
                 f"--test-reporter-destination={report}",
             ]  # fmt: skip
         its_own = {**os.environ, **env, "E2B_CLIENT": str(CLIENTS / client.directory)}
@@ -144,6 +155,11 @@ def run(client: Client, scenarios: str, env: Mapping[str, str]) -> tuple[Count, 
         if done.returncode != 0:
             print(done.stdout[-6000:] + done.stderr[-2000:], file=sys.stderr)
         return counted(report.read_text())
+
+
+def preloaded(scenarios: str) -> list[str]:
+    """What Node is told to load before."""
+    return ["--require", "./loopback.cjs"] if (SCENARIOS / scenarios / "loopback.cjs").exists() else []
 
 
 def counted(junit: str) -> tuple[Count, list[str]]:
@@ -169,17 +185,18 @@ def measure() -> list[Row]:
         for client in clients():
             print(f"running: {client.directory} …", file=sys.stderr, flush=True)
             plain, failed = run(client, client.scenarios, env)
-            rows.append(Row(client, plain, None, failed))
+            rows.append(Row(client, plain, Count(0, 0)))
+            rows[-1].failed[client.scenarios] = failed
     with started(DOMAIN) as server:
+        authority = server.ready["e2b"]["ca_file"]
         env = {
             "E2B_API_KEY": server.api_key, "E2B_DOMAIN": server.ready["e2b"]["domain"],
-            "SSL_CERT_FILE": server.ready["e2b"]["ca_file"],
+            "SSL_CERT_FILE": authority, "NODE_EXTRA_CA_CERTS": authority,
         }  # fmt: skip
         for row in rows:
-            if row.client.language == "python":
-                print(f"running: {row.client.directory} in domain mode …", file=sys.stderr, flush=True)
-                row.domain, failed = run(row.client, "e2b-domain", env)
-                row.failed += failed
+            print(f"running: {row.client.directory} in domain mode …", file=sys.stderr, flush=True)
+            row.domain, failed = run(row.client, row.client.domain_scenarios, env)
+            row.failed[row.client.domain_scenarios] = failed
     return rows
 
 
@@ -188,23 +205,30 @@ def measure() -> list[Row]:
 
 def expected() -> list[Row]:
     """What the table says when all that there is has passed."""
-    in_domain = scenarios_in("e2b-domain")
     rows = []
     for client in clients():
-        plain = scenarios_in(client.scenarios)
-        domain = Count(in_domain, in_domain) if client.language == "python" else None
-        rows.append(Row(client, Count(plain, plain), domain))
+        plain, domain = scenarios_in(client.scenarios), scenarios_in(client.domain_scenarios)
+        rows.append(Row(client, Count(plain, plain), Count(domain, domain)))
     return rows
 
 
 def replaced(text: str, rows: Sequence[Row]) -> str:
-    """The page with this table. Raises ValueError: it has no place for it."""
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"{PAGE} has no place for the counts")
+    """The page with these tables. Raises ValueError: it has no place for one."""
     header = ["| clients | passed | passed in domain mode |", "|---|---|---|"]
-    return "\n".join([before + BEGIN, "", *header, *(row.line() for row in rows), "", END + after])
+    text = _put(text, BEGIN, END, [*header, *(row.line() for row in rows)])
+    failed = defaultdict[str, list[str]](list)
+    for row in rows:
+        for scenarios, names in row.failed.items():
+            failed[scenarios] += names
+    return _put(text, e2b_features.BEGIN, e2b_features.END, e2b_features.table(failed))
+
+
+def _put(text: str, begin: str, end: str, lines: Sequence[str]) -> str:
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{PAGE} has no place for what is between {begin} and {end}")
+    return "\n".join([before + begin, "", *lines, "", end + after])
 
 
 def main(arguments: list[str]) -> int:
@@ -219,13 +243,12 @@ def main(arguments: list[str]) -> int:
     PAGE.write_text(replaced(text, rows))
     print("\n".join(row.line() for row in rows))
     for row, all_of_it in zip(rows, expected(), strict=True):
-        if (row.plain.total, row.domain) != (all_of_it.plain.total, all_of_it.domain):
+        if (row.plain.total, row.domain.total) != (all_of_it.plain.total, all_of_it.domain.total):
             print(f"{row.client.directory}: not what its source says: {all_of_it.line()}", file=sys.stderr)
-        for name in row.failed:
+        for name in (name for names in row.failed.values() for name in names):
             print(f"{row.client.directory}: failed: {name}", file=sys.stderr)
     return 0 if [row.line() for row in rows] == [row.line() for row in expected()] else 1
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     sys.exit(main(sys.argv[1:]))

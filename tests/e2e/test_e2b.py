@@ -136,12 +136,24 @@ def domain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert server.stop() == 0
 
 
+def in_domain_mode(server: Server) -> dict[str, str]:
+    """What makes E2B's clients use this server by its domain."""
+    ready = server.ready["e2b"]
+    return {
+        **os.environ, "E2B_API_KEY": server.api_key, "E2B_DOMAIN": ready["domain"], "SSL_CERT_FILE": ready["ca_file"],
+        "NODE_EXTRA_CA_CERTS": ready["ca_file"],
+    }  # fmt: skip
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("client", ["e2b-2.45", "e2b-2.63"])
 def test_domain_mode(domain_server: Server, client: str) -> None:
-    ready = domain_server.ready["e2b"]
-    env = {
-        **os.environ, "E2B_API_KEY": domain_server.api_key, "E2B_DOMAIN": ready["domain"],
-        "SSL_CERT_FILE": ready["ca_file"],
-    }  # fmt: skip
-    run(CLIENTS / client / "bin" / "python", *PYTEST, scenarios="e2b-domain", env=env)
+    run(CLIENTS / client / "bin" / "python", *PYTEST, scenarios="e2b-domain", env=in_domain_mode(domain_server))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("client", ["e2b-js-2.45", "e2b-js-2.51"])
+def test_domain_mode_in_javascript(domain_server: Server, client: str) -> None:
+    env = {**in_domain_mode(domain_server), "E2B_CLIENT": str(CLIENTS / client)}
+    node = CLIENTS / "node" / "bin" / "node"
+    run(node, "--require", "./loopback.cjs", "--test", scenarios="e2b-domain-js", env=env)

@@ -32,6 +32,7 @@ _START_S = 100.0
 _LOOK_S = 0.5
 """How often the kernel is looked at while it says nothing."""
 _FENCE_S = 2.0
+_SYNTAX_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
@@ -201,7 +202,7 @@ class Adaptor:
             deadline = time.monotonic() + _FENCE_S
             while cell.fenced and time.monotonic() < deadline:
                 self._take(cell)
-        self._finish(cell, silent)
+        self._finish(cell, code, silent)
 
     def _take(self, cell: _Cell) -> None:
         try:
@@ -209,7 +210,7 @@ class Adaptor:
         except queue.Empty:
             self._look()
 
-    def _finish(self, cell: _Cell, silent: bool) -> None:
+    def _finish(self, cell: _Cell, code: str, silent: bool) -> None:
         """What only the reply says: how many cells there were, and errors that were not published."""
         with contextlib.suppress(queue.Empty):
             while (reply := self._client.get_shell_msg(timeout=_LOOK_S))["parent_header"].get("msg_id") not in cell.ids:
@@ -220,9 +221,30 @@ class Adaptor:
             self._count = content.get("execution_count") or self._count + 1
             if content.get("status") == "error" and not cell.failed:
                 name, value = content.get("ename") or "Error", content.get("evalue") or "the code failed"
+                traceback = content.get("traceback") or []
                 if self._interrupted:
                     name, value = "KeyboardInterrupt", "the code was interrupted"
-                cell.fail(name, value, content.get("traceback") or [])
+                elif (said := self._syntax(code)) is not None:
+                    name, value, traceback = said
+                cell.fail(name, value, traceback)
+
+    def _syntax(self, code: str) -> tuple[str, str, list[str]] | None:
+        """Name, message and place of what is wrong with the code's syntax."""
+        if not self._language.syntax:
+            return None
+        try:
+            done = subprocess.run(
+                self._language.syntax, env={**os.environ, **self._env}, input=code, capture_output=True, text=True,
+                timeout=_SYNTAX_S, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        said = _plain(done.stderr).strip()
+        found = re.match(r"error: (\w+): (.*)", said)
+        if done.returncode == 0 or found is None:
+            return None
+        place = re.sub(r"file://\S*?(?=:\d+:\d+$)", "<anonymous>", said.removeprefix("error: "), flags=re.MULTILINE)
+        return found[1], found[2], place.splitlines()
 
 
 class _Cell:

@@ -59,6 +59,9 @@ class Language:
     """Seeds what the language's programs share anew, with a number of 64 bits, and says nothing."""
     displays_values: bool = False
     """The value of a cell comes as something displayed."""
+    syntax: tuple[str, ...] = ()
+    """Reads code and says, as `error: NAME: MESSAGE` and where, what keeps it from being understood: for a kernel that
+    says only that something does. Nothing is run."""
     fence: Callable[[str], str] | None = None
     """Sends a word behind all output of the cells before: for kernels that say they are idle before it is all out."""
 
@@ -82,6 +85,7 @@ def _quoted_in_julia(text: str) -> str:
 
 _JAVASCRIPT = Language(
     command=DENO, env={"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_NO_PROMPT": "1"}, first=_REQUIRE,
+    syntax=("deno", "fmt", "--check", "--ext", "ts", "-"),
     set_variable=lambda name, value: f"process.env[{_quoted(name)}] = {_quoted(value)}; undefined",
     unset_variable=lambda name: f"delete process.env[{_quoted(name)}]; undefined",
     change_directory=lambda path: f"process.chdir({_quoted(path)}); {_REQUIRE}",

@@ -153,6 +153,23 @@ def test_languages_have_state_output_environment_and_errors(interpreter, languag
     assert shown(run(shows)) == "42"
 
 
+@pytest.mark.parametrize(
+    ("language", "code", "name", "place"),
+    [
+        ("python", "a = 1\nb = = 2", "SyntaxError", "line 2"),
+        ("js", "let a = 1\nlet b = ;", "SyntaxError", "2:9"),
+        ("ts", "const y: number = ;", "SyntaxError", "1:19"),
+        ("r", "a <- 1\nb <- )", "ERROR", "2:6"),
+        ("java", "int x = ;", "CompilationException", "illegal start of expression"),
+    ],
+)
+def test_a_mistake_in_the_syntax_is_told_with_its_place(interpreter, language, code, name, place):
+    error = interpreter.run_code(code, language=language, timeout=60).error
+    assert name in error.name
+    assert error.value
+    assert place in f"{error.value}\n{error.traceback}"
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("language", "forever", "then"),
@@ -168,6 +185,13 @@ def test_languages_are_interrupted(interpreter, language, forever, then):
     with pytest.raises(TimeoutException):
         interpreter.run_code(forever, context=context, timeout=3)
     assert shown(interpreter.run_code(then, context=context, timeout=30)) == "2"
+
+
+def test_a_kernel_by_its_own_name(interpreter):
+    """As one that no entry is for: Julia's, where an image has it."""
+    ran = interpreter.run_code("paste('by', 'name')", language="ir", timeout=60)
+    assert "by name" in ran.results[0].text
+    assert interpreter.run_code("nothing_here", language="ir").error.traceback
 
 
 def test_a_language_that_is_not_there(interpreter):

@@ -117,3 +117,18 @@ async def test_terminals_asynchronously(async_sandbox):
     assert b"30 99" in b"".join(output)
     other = await async_sandbox.pty.create(PtySize(rows=20, cols=70), on_data=output.append)
     assert await async_sandbox.pty.kill(other.pid) is True
+
+
+def test_git(sandbox):
+    git = sandbox.git
+    git.init("/tmp/repository", initial_branch="main")
+    git.configure_user("Somebody", "somebody@example.com")
+    sandbox.files.write("/tmp/repository/file", "content")
+    assert [entry.name for entry in git.status("/tmp/repository").file_status] == ["file"]
+    git.add("/tmp/repository")
+    git.commit("/tmp/repository", "the first")
+    assert git.status("/tmp/repository").file_status == []
+    git.create_branch("/tmp/repository", "other")
+    assert git.branches("/tmp/repository").current_branch == "other"
+    git.clone("/tmp/repository", path="/tmp/cloned")
+    assert sandbox.files.read("/tmp/cloned/file") == "content"

@@ -1,8 +1,10 @@
 """Lifetime, listing, and what happens to those who come too late."""
 
 import datetime
+import os
 import time
 
+import e2b
 import pytest
 from e2b import AuthenticationException, SandboxException, SandboxQuery, SandboxState, TimeoutException
 from e2b_code_interpreter import AsyncSandbox, Sandbox
@@ -110,3 +112,19 @@ async def test_asynchronously(async_sandbox, mark):
     assert await AsyncSandbox.kill(async_sandbox.sandbox_id) is False
     with pytest.raises(SandboxException, match="no-such-template"):
         await AsyncSandbox.create("no-such-template")
+
+
+def test_a_client_of_ones_own(monkeypatch):
+    if not hasattr(e2b, "E2B"):
+        return  # newer clients have it
+    key = os.environ["E2B_API_KEY"]
+    monkeypatch.setenv("E2B_API_KEY", "e2b_" + "0" * 40)
+    client = e2b.E2B(api_key=key)
+    sandbox = client.Sandbox.create("base", timeout=60)
+    try:
+        assert sandbox.commands.run("echo of the client").stdout == "of the client\n"
+        assert client.Template.exists("base")
+    finally:
+        sandbox.kill()
+    with pytest.raises(AuthenticationException):
+        e2b.Sandbox.create("base")

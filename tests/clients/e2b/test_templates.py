@@ -1,6 +1,8 @@
 """Templates built by E2B's builder."""
 
 import asyncio
+import time
+import traceback
 import uuid
 
 import pytest
@@ -54,8 +56,10 @@ def test_a_template_with_every_kind_of_step(name, tmp_path):
 def test_a_failing_step_is_told_with_its_place(name):
     template = Template().from_template("base").run_cmd("true").run_cmd("echo what went wrong >&2; exit 3")
     log = []
-    with pytest.raises(BuildException, match="exit status 3"):
+    with pytest.raises(BuildException, match="exit status 3") as raised:
         Template.build(template, name, on_build_logs=lambda entry: log.append(entry.message))
+    place = traceback.extract_tb(raised.value.__traceback__)[-1]
+    assert (place.filename, "exit 3" in (place.line or "")) == (__file__, True), "the line of the step is shown"
     assert "what went wrong" in log
     hungry = Template().from_template("base").run_cmd("python3 -c 'bytearray(2 * 10**9)'")
     with pytest.raises(BuildException, match="out of memory: the step needed more than its 256 MiB"):
@@ -64,6 +68,24 @@ def test_a_failing_step_is_told_with_its_place(name):
         Template.build(Template().from_template("nosuch"), name)
     with pytest.raises(BuildException, match="ended with exit code 4"):
         Template.build(Template().from_template("base").set_start_cmd("exit 4", "sleep 1"), name)
+
+
+def test_a_start_command_was_running_before_its_sandbox_was_made(name):
+    """A template keeps the memory of a sandbox in which it was started and ready."""
+    template = (
+        Template()
+        .from_template("base")
+        .set_start_cmd("sleep 3; date +%s.%N > /tmp/ready; exec sleep infinity", "test -e /tmp/ready")
+    )
+    Template.build(template, name, cpu_count=1, memory_mb=512)
+    for _ in range(3):
+        before = time.time()
+        sandbox = Sandbox.create(name, timeout=60)
+        try:
+            assert float(sandbox.files.read("/tmp/ready")) < before
+            assert sandbox.commands.run("pgrep -fx 'sleep infinity'").exit_code == 0
+        finally:
+            sandbox.kill()
 
 
 async def test_tags(name):

@@ -27,6 +27,12 @@ class Context:
         self.info = info
         self.id = info.id
 
+    @property
+    def start_s(self) -> float | None:
+        """Seconds its interpreter took to start, as `contexts` or `create_context` found it; None: it came with the
+        sandbox, or has not been started."""
+        return self.info.start_s
+
     def restart(self) -> None:
         """Give it a fresh interpreter."""
         self.info = ContextInfo.model_validate_json(self._client.call("POST", self._path("restart")))
