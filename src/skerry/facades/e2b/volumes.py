@@ -75,7 +75,7 @@ async def create(caller: CallerOf, wanted: NewVolume) -> Response:
 
 async def get(caller: CallerOf, volume_id: str) -> Response:
     """`GET /volumes/{id}`: with the token that opens its content."""
-    volume = await caller.core.volumes.find(caller.tenant_id, volume_id)
+    volume = await caller.core.volumes.use.find(caller.tenant_id, volume_id)
     if volume.state is not VolumeState.READY:
         raise VolumeNotFound(f"cannot use volume {volume_id}: it is {volume.state}")
     return JSONResponse(_opened(caller, volume))
