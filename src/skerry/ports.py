@@ -603,6 +603,10 @@ class VolumeStore(Protocol):
         """By id or name."""
         ...
 
+    async def owner(self, volume_id: str) -> str | None:
+        """The tenant whose it is."""
+        ...
+
     async def volumes(self, tenant_id: str | None) -> list[Volume]:
         """By name; None: of all tenants."""
         ...

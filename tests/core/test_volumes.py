@@ -167,7 +167,7 @@ async def test_what_a_dead_server_left(tmp_path: Path) -> None:
             lambda: volumes.usable("t", "lost"),
             lambda: volumes.resize("t", "lost", VolumeResize(size_mib=50)),
             lambda: volumes.create("t", spec("copy", source="lost")),
-            lambda: volumes.resolve("t", [VolumeMount(volume="lost", path="/data")]),
+            lambda: volumes.use.resolve("t", [VolumeMount(volume="lost", path="/data")]),
         ):
             with pytest.raises(VolumeNotFound, match="file was removed"):
                 await use()
@@ -195,13 +195,13 @@ async def test_one_change_at_a_time(tmp_path: Path) -> None:
         await anyio.wait_all_tasks_blocked()
         with pytest.raises(VolumeInUse, match="another call"):
             await volumes.delete("t", "data")
-        mounted = await volumes.resolve("t", [VolumeMount(volume="data", path="/data")])
+        mounted = await volumes.use.resolve("t", [VolumeMount(volume="data", path="/data")])
         with pytest.raises(VolumeInUse, match="another call"):
-            async with volumes.placing("t", mounted):
+            async with volumes.use.placing("t", mounted):
                 pass
         disks.hold.set()
         await anyio.wait_all_tasks_blocked()
-        async with volumes.placing("t", mounted):
+        async with volumes.use.placing("t", mounted):
             pass
         assert mounted[0].id == made.id
 

@@ -27,6 +27,7 @@ def environment(server: Server) -> dict[str, str]:
     """What makes E2B's clients use this server."""
     return {
         **os.environ, "E2B_API_KEY": server.api_key, "E2B_API_URL": server.api_url, "E2B_SANDBOX_URL": server.api_url,
+        "E2B_VOLUME_API_URL": server.api_url,
     }  # fmt: skip
 
 

@@ -26,7 +26,8 @@ from skerry.errors import (
     NotAFile,
 )
 from skerry.host.beneath import open_beneath
-from skerry.host.volume_files import OWNER, VolumeFiles
+from skerry.host.volume_files import VolumeFiles
+from skerry.host.volume_work import OWNER
 from skerry.host.volumes import Volumes
 from skerry.models import FileType
 

@@ -41,6 +41,7 @@ async def test_volumes_are_found_by_name_and_id(store: SqlVolumes) -> None:
     assert len(await store.volumes(None)) == 3
     assert (await store.volume("t", "b")) == (await store.volume("t", "1")) == volume("1", "b")
     assert await store.volume("t", "3") is None
+    assert (await store.owner("3"), await store.owner("b")) == ("other", None)
     await store.add("t", volume("4", "2"))
     found = await store.volume("t", "2")
     assert found is not None

@@ -54,7 +54,7 @@ class Core:
         self.volumes, self.volume_files = volumes, volume_files
         self.events = Events(store)
         self.keys = Keys(store)
-        self.sandboxes = Sandboxes(engine, store, templates, self.events, volumes)
+        self.sandboxes = Sandboxes(engine, store, templates, self.events, volumes.use)
         self.lifecycle = Lifecycle(engine, self.sandboxes, frozen_s=frozen_s, reserve_mib=reserve_mib)
         self.commands = Commands(engine, self.sandboxes, self.lifecycle)
         self.snapshots = Snapshots(engine, snapshots, self.sandboxes, self.lifecycle, volumes.storage)

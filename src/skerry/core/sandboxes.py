@@ -19,7 +19,7 @@ from skerry.core.alarms import Alarms
 from skerry.core.events import Events
 from skerry.core.templates import Templates
 from skerry.core.turns import Turns
-from skerry.core.volumes import Volumes
+from skerry.core.volume_use import VolumeUse
 from skerry.errors import Error, InternalError, SandboxLost, SandboxNotFound, SandboxNotRunning
 from skerry.failpoints import reached
 from skerry.models import (
@@ -84,7 +84,7 @@ class Live:
 class Sandboxes:
     """All sandboxes of this server. `start` before use."""
 
-    def __init__(self, engine: Engine, store: Store, templates: Templates, events: Events, volumes: Volumes) -> None:
+    def __init__(self, engine: Engine, store: Store, templates: Templates, events: Events, volumes: VolumeUse) -> None:
         self._engine, self._store, self._templates, self._events = engine, store, templates, events
         self.volumes = volumes
         self._live: dict[str, Live] = {}

@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import anyio
 
 from skerry.core.quota import Storage
+from skerry.core.volume_use import VolumeUse
 from skerry.errors import (
     Conflict,
     Error,
     InvalidRequest,
     LimitExceeded,
     VolumeInUse,
-    VolumeNotFound,
     VolumeSnapshotNotFound,
 )
 from skerry.failpoints import reached
 from skerry.models import (
-    MountedVolume,
-    SandboxState,
     Volume,
-    VolumeMount,
     VolumeResize,
     VolumeSnapshot,
     VolumeSnapshotSpec,
@@ -45,7 +42,6 @@ MIB_PER_INODE = 64
 """Inodes of a new volume for each MiB: one for 16 KiB."""
 INODES_MIN = 8192
 _MIB = 1024 * 1024
-_KEEPING = (SandboxState.CREATING, SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPED)
 
 
 class Volumes:
@@ -60,11 +56,9 @@ class Volumes:
         self, disks: VolumeDisks, store: VolumeStore, sandboxes: Store, storage: Storage, *, size_mib: int = 1024,
         size_max_mib: int = 1024 * 1024,
     ) -> None:  # fmt: skip
-        self._disks, self._store, self._sandboxes, self.storage = disks, store, sandboxes, storage
+        self._disks, self._store, self.storage = disks, store, storage
+        self.use = VolumeUse(store, sandboxes)
         self._size_mib, self._size_max_mib = size_mib, size_max_mib
-        self._changing: set[str] = set()
-        self._lock = anyio.Lock()
-        """Held while it is decided whether a volume may be mounted, or may be changed."""
         storage.count(self._counted)
 
     async def start(self) -> None:
@@ -163,7 +157,7 @@ class Volumes:
         for snapshot in await self._store.snapshots(tenant_id):
             if snapshot.id == reference:
                 return snapshot.id, snapshot.size_mib, False
-        volume = await self._ready(tenant_id, reference)
+        volume = await self.use.ready(tenant_id, reference)
         return volume.id, volume.size_mib, True
 
     def _check_size(self, size_mib: int) -> None:
@@ -175,7 +169,7 @@ class Volumes:
 
     async def all(self, tenant_id: str) -> list[Volume]:
         """By name, with who mounts them."""
-        users = await self._users(tenant_id)
+        users = await self.use.users(tenant_id)
         return [
             volume.model_copy(update={"mounted_by": users.get(volume.id, [])})
             for volume in await self._store.volumes(tenant_id)
@@ -184,32 +178,16 @@ class Volumes:
 
     async def get(self, tenant_id: str, reference: str) -> Volume:
         """By name or id, with what it holds and who mounts it. Raises VolumeNotFound."""
-        volume = await self.find(tenant_id, reference)
-        users = (await self._users(tenant_id)).get(volume.id, [])
+        volume = await self.use.find(tenant_id, reference)
+        users = (await self.use.users(tenant_id)).get(volume.id, [])
         volume = volume.model_copy(update={"mounted_by": users})
         if volume.state is not VolumeState.READY:
             return volume
         return _measured(volume, await self._disks.usage(volume.id))
 
-    async def find(self, tenant_id: str, reference: str) -> Volume:
-        """By name or id. Raises VolumeNotFound."""
-        volume = await self._store.volume(tenant_id, reference)
-        if volume is None or volume.state is VolumeState.DELETING:
-            raise VolumeNotFound(f"cannot find volume {reference!r}: there is none with that name or id")
-        return volume
-
-    async def usable(self, tenant_id: str, reference: str) -> str:
-        """The id of a volume whose files can be used. Raises VolumeNotFound."""
-        return (await self._ready(tenant_id, reference)).id
-
-    async def _ready(self, tenant_id: str, reference: str) -> Volume:
-        volume = await self.find(tenant_id, reference)
-        if volume.state is VolumeState.LOST:
-            raise VolumeNotFound(
-                f"cannot use volume {volume.name!r}: its file was removed from the server's data directory",
-                volume_id=volume.id,
-            )
-        return volume
+    async def owner(self, volume_id: str) -> str | None:
+        """Whose it is, for façades whose callers show a token of the volume instead of a key; None: there is none."""
+        return await self._store.owner(volume_id)
 
     async def resize(self, tenant_id: str, reference: str, wanted: VolumeResize) -> Volume:
         """Make it larger or smaller while nobody uses it.
@@ -218,7 +196,7 @@ class Volumes:
             VolumeInUse, VolumeTooSmall, LimitExceeded, HostFull, VolumeNotFound
         """
         self._check_size(wanted.size_mib)
-        async with self._alone(tenant_id, reference, "resize") as volume:
+        async with self.use.alone(tenant_id, reference, "resize") as volume:
             more = wanted.size_mib - volume.size_mib
             async with self.storage.reserve(tenant_id, more, f"volume {volume.name!r}"):
                 await self._disks.resize(volume.id, wanted.size_mib)
@@ -230,7 +208,7 @@ class Volumes:
         Raises:
             VolumeInUse, VolumeSnapshotNotFound, VolumeNotFound, LimitExceeded, HostFull
         """
-        async with self._alone(tenant_id, reference, "restore") as volume:
+        async with self.use.alone(tenant_id, reference, "restore") as volume:
             found = await self.snapshot(tenant_id, volume.id, snapshot)
             more = found.size_mib - volume.size_mib
             async with self.storage.reserve(tenant_id, more, f"volume {volume.name!r}"):
@@ -246,7 +224,7 @@ class Volumes:
         Raises:
             VolumeInUse: details hold `sandbox_ids`. Conflict: it has snapshots. VolumeNotFound
         """
-        async with self._alone(tenant_id, reference, "delete", lost=True) as volume:
+        async with self.use.alone(tenant_id, reference, "delete", lost=True) as volume:
             its = await self._snapshots(volume.id)
             if its and not snapshots:
                 raise Conflict(
@@ -278,32 +256,6 @@ class Volumes:
             reached("volume: noted")
         return _measured(volume, usage)
 
-    @asynccontextmanager
-    async def _alone(self, tenant_id: str, reference: str, verb: str, *, lost: bool = False) -> AsyncIterator[Volume]:
-        """A volume that no sandbox has mounted, and none can mount meanwhile. Raises VolumeInUse, VolumeNotFound."""
-        async with self._lock:
-            volume = await (self.find if lost else self._ready)(tenant_id, reference)
-            users = (await self._users(tenant_id)).get(volume.id, [])
-            if users:
-                shown = ", ".join(users[:5]) + (" …" if len(users) > 5 else "")
-                raise VolumeInUse(
-                    f"cannot {verb} volume {volume.name!r}: it is mounted by {shown}; kill these sandboxes first",
-                    sandbox_ids=users,
-                )
-            self._refuse_changing(volume, verb)
-            self._changing.add(volume.id)
-        try:
-            yield volume
-        finally:
-            self._changing.discard(volume.id)
-
-    def _refuse_changing(self, volume: Volume, verb: str) -> None:
-        if volume.id in self._changing:
-            raise VolumeInUse(
-                f"cannot {verb} volume {volume.name!r}: another call changes it; try again when that is done",
-                sandbox_ids=[],
-            )
-
     # --- snapshots --------------------------------------------------------------------------------------------------
 
     async def take_snapshot(self, tenant_id: str, reference: str, spec: VolumeSnapshotSpec) -> VolumeSnapshot:
@@ -312,7 +264,7 @@ class Volumes:
         Raises:
             Conflict: it has one of that name. LimitExceeded, HostFull, VolumeNotFound
         """
-        volume = await self._ready(tenant_id, reference)
+        volume = await self.use.ready(tenant_id, reference)
         new = "vsn" + secrets.token_hex(10)
         if spec.name is not None and any(spec.name == item.name for item in await self._snapshots(volume.id)):
             raise Conflict(f"cannot make snapshot {spec.name!r}: the volume has one of that name", name=spec.name)
@@ -335,7 +287,7 @@ class Volumes:
 
     async def snapshots(self, tenant_id: str, reference: str) -> list[VolumeSnapshot]:
         """Of one volume, the oldest first. Raises VolumeNotFound."""
-        return await self._snapshots((await self.find(tenant_id, reference)).id)
+        return await self._snapshots((await self.use.find(tenant_id, reference)).id)
 
     async def snapshot(self, tenant_id: str, reference: str, snapshot: str) -> VolumeSnapshot:
         """By the snapshot's name or id. Raises VolumeNotFound, VolumeSnapshotNotFound."""
@@ -350,83 +302,12 @@ class Volumes:
         await self._store.remove_snapshot(found.id)
         await self._disks.remove(found.id)
 
+    async def usable(self, tenant_id: str, reference: str) -> str:
+        """The id of a volume whose files can be used. Raises VolumeNotFound."""
+        return (await self.use.ready(tenant_id, reference)).id
+
     async def _snapshots(self, volume_id: str) -> list[VolumeSnapshot]:
         return [item for item in await self._store.snapshots(None) if item.volume_id == volume_id]
-
-    # --- sandboxes --------------------------------------------------------------------------------------------------
-
-    async def resolve(self, tenant_id: str, wanted: Sequence[VolumeMount]) -> list[MountedVolume]:
-        """The volumes that a new sandbox shall have, in the order in which they are mounted.
-
-        Raises:
-            VolumeNotFound
-            InvalidRequest: two at one path, or one twice.
-        """
-        found: list[MountedVolume] = []
-        for mount in sorted(wanted, key=lambda mount: mount.path.count("/")):  # what is below another comes after it
-            volume = await self._ready(tenant_id, mount.volume)
-            if any(mount.path == other.path for other in found):
-                raise InvalidRequest(f"cannot mount two volumes at {mount.path}")
-            if any(volume.id == other.id for other in found):
-                raise InvalidRequest(f"cannot mount volume {volume.name!r} twice in one sandbox")
-            found.append(MountedVolume(id=volume.id, name=volume.name, path=mount.path, read_only=mount.read_only))
-        return found
-
-    async def inherit(
-        self, tenant_id: str, had: Sequence[MountedVolume], wanted: Sequence[VolumeMount], *, fixed: bool
-    ) -> list[MountedVolume]:
-        """The volumes of a sandbox that starts from what another one was, which had some.
-
-        Args:
-            fixed: memory knows those: none of them can be left out, or be at another path.
-
-        Raises:
-            VolumeNotFound: one has been deleted meanwhile. InvalidRequest
-        """
-        asked = await self.resolve(tenant_id, wanted)
-        kept = []
-        for mounted in had:
-            clash = next((item for item in asked if item.path == mounted.path or item.id == mounted.id), None)
-            if clash is None or (fixed and clash == mounted):
-                kept.append(mounted)
-            elif fixed:
-                raise InvalidRequest(
-                    f"cannot mount volume {clash.name!r} at {clash.path}: the memory that the sandbox starts with has "
-                    f"{mounted.name!r} at {mounted.path}"
-                )
-        new = [item for item in asked if item not in kept]
-        if fixed and any(old.path.startswith(f"{item.path}/") for item in new for old in kept):
-            raise InvalidRequest("cannot mount a volume above one that the memory has mounted already")
-        return sorted([*kept, *new], key=lambda item: item.path.count("/"))
-
-    @asynccontextmanager
-    async def placing(self, tenant_id: str, wanted: Sequence[MountedVolume]) -> AsyncIterator[None]:
-        """A sandbox's record with these volumes is stored within the context: from then on they cannot be changed.
-
-        Raises:
-            VolumeNotFound, VolumeInUse: one is being changed.
-        """
-        if not wanted:
-            yield
-            return
-        async with self._lock:
-            for mounted in wanted:
-                self._refuse_changing(await self._ready(tenant_id, mounted.id), "mount")
-            yield
-
-    async def _users(self, tenant_id: str) -> dict[str, list[str]]:
-        """By volume: the ids of sandboxes that have it mounted, or will again when they go on."""
-        found: dict[str, list[str]] = {}
-        cursor = None
-        while True:
-            records, cursor = await self._sandboxes.sandboxes(
-                tenant_id, states=_KEEPING, oldest_first=True, limit=1000, cursor=cursor
-            )
-            for record in records:
-                for mounted in record.sandbox.volumes:
-                    found.setdefault(mounted.id, []).append(record.sandbox.id)
-            if cursor is None:
-                return found
 
     async def _counted(self, tenant_id: str) -> float:
         """Volumes with their size, which they may take at any time; snapshots with what they take."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -49,6 +49,13 @@ class Route(APIRoute):
             return await handler(_JsonRequest(request.scope, request.receive))
 
         return handle
+
+
+async def body_of(request: Request) -> AsyncIterator[bytes]:
+    """The body in pieces."""
+    async for chunk in request.stream():
+        if chunk:
+            yield chunk
 
 
 async def left(request: Request, error: Exception) -> Response:

@@ -34,7 +34,7 @@ def checks() -> list[Check]:
     return [
         _user(), _kernel(), *_kernel_features(), _cgroups(), _runsc(),
         _program("nft", "nftables", "the firewall between sandboxes and everything else"),
-        _program("mkfs.ext4", "e2fsprogs", "disks of sandboxes"),
+        _program("mkfs.ext4", "e2fsprogs", "disks of sandboxes, and volumes"),
         _program("skopeo", "skopeo", "pulling images from registries"),
         _program("mmdebstrap", "mmdebstrap", "building the base template"),
         _memory(), _disk(Path("/var/lib")), _forwarding(), _foreign_firewall(),

@@ -14,11 +14,8 @@ Threads do all that touches a disk: a volume that is being copied is frozen, and
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import shutil
-import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,9 +25,9 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from skerry.errors import Error, HostFull, InternalError, VolumeInUse, VolumeTooSmall
+from skerry.errors import VolumeInUse, VolumeTooSmall
 from skerry.failpoints import reached
-from skerry.host import loops, mounts
+from skerry.host import ext4, loops, mounts
 from skerry.host.sparse import copy_sparse
 from skerry.ports import VolumeUsage
 
@@ -39,12 +36,10 @@ T = TypeVar("T")
 
 FREE_TIMEOUT_S = 10.0
 """How long a change waits for the last user of a volume to be gone."""
-_TOOL_TIMEOUT_S = 3600.0
 _THREADS = 4
 """Of one volume: those that wait for it while it is frozen keep nobody else waiting."""
 _MIB = 1024 * 1024
 _OPTIONS = "errors=remount-ro,discard,noinit_itable"
-_SUPERBLOCK = 1024
 
 
 @dataclass(eq=False)
@@ -187,14 +182,14 @@ class Volumes:
 
         def resize() -> None:
             old = self._file(name)
-            if size_mib < old.stat().st_size // _MIB and size_mib < (least := _minimum_mib(old)):
+            if size_mib < old.stat().st_size // _MIB and size_mib < (least := ext4.minimum_mib(old)):
                 raise VolumeTooSmall(
                     f"cannot shrink the volume to {size_mib} MiB: what it holds needs {least} MiB; remove some of it",
                     size_mib=size_mib, minimum_mib=least, current_mib=old.stat().st_size // _MIB,
                 )  # fmt: skip
             with self._making(name) as new:
                 copy_sparse(old, new)
-                _resize(new, size_mib)
+                ext4.resize(new, size_mib)
                 self._open_to_all(new, self._bases / f"{name}.new", fresh=False)
 
         async with self._alone(name):
@@ -212,11 +207,11 @@ class Volumes:
         """What it may hold and what it holds. Raises InternalError: its file is damaged."""
         held = self._held.get(name)
         if held is None or held.users == 0:
-            known = await self._work(name, lambda: _superblock(self._file(name)))
+            known = await self._work(name, lambda: ext4.unmounted_usage(self._file(name)))
             if known is not None:
                 return known
         async with self.use(name) as root:
-            return await self._work(name, lambda: _measured(self._file(name), root))
+            return await self._work(name, lambda: ext4.mounted_usage(self._file(name), root))
 
     # --- use --------------------------------------------------------------------------------------------------------
 
@@ -384,7 +379,7 @@ class Volumes:
         try:
             return await self.run(name, work)
         except OSError as error:
-            raise _refusal(error, self._files) from error
+            raise ext4.refusal(error, self._files) from error
 
 
 def _remove_mount_point(path: Path) -> None:
@@ -400,58 +395,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _minimum_mib(image: Path) -> int:
-    """The least size that what it holds fits into, as resize2fs estimates it."""
-    said = loops.run_tool("resize2fs", "-P", str(image), timeout_s=_TOOL_TIMEOUT_S)
-    blocks = int(said.rpartition(":")[2])
-    return -(-blocks * loops.BLOCK // _MIB)
-
-
-def _resize(image: Path, size_mib: int) -> None:
-    """Of a copy: neither program can be interrupted without harm."""
-    loops.run_tool("e2fsck", "-f", "-y", str(image), good=(0, 1), timeout_s=_TOOL_TIMEOUT_S)
-    wanted = size_mib * _MIB
-    if image.stat().st_size < wanted:
-        os.truncate(image, wanted)
-    loops.run_tool("resize2fs", str(image), f"{wanted // loops.BLOCK}", timeout_s=_TOOL_TIMEOUT_S)
-    os.truncate(image, wanted)
-
-
-def _superblock(image: Path) -> VolumeUsage | None:
-    """From the file alone; None when it is mounted somewhere, or was not unmounted: it is not up to date then."""
-    with image.open("rb") as file:
-        file.seek(_SUPERBLOCK)
-        block = file.read(1024)
-        status = os.fstat(file.fileno())
-    magic, state = struct.unpack_from("<HH", block, 0x38)
-    if magic != 0xEF53:
-        raise InternalError(f"the file of volume {image.stem} is damaged: it has no file system")
-    (features,) = struct.unpack_from("<I", block, 0x60)
-    if not state & 1 or features & 4 or loops.is_attached(image):  # not clean; a journal to be replayed
-        return None
-    inodes, blocks, _, free, free_inodes = struct.unpack_from("<5I", block)
-    (overhead,) = struct.unpack_from("<I", block, 0x248)
-    return VolumeUsage(
-        size_mib=status.st_size // _MIB, used_bytes=max(0, blocks - overhead - free) * loops.BLOCK,
-        stored_bytes=status.st_blocks * 512, inodes=inodes, inodes_used=inodes - free_inodes,
-    )  # fmt: skip
-
-
-def _measured(image: Path, root: Path) -> VolumeUsage:
-    status, found = image.stat(), os.statvfs(root)
-    return VolumeUsage(
-        size_mib=status.st_size // _MIB, used_bytes=(found.f_blocks - found.f_bfree) * found.f_frsize,
-        stored_bytes=status.st_blocks * 512, inodes=found.f_files, inodes_used=found.f_files - found.f_ffree,
-    )  # fmt: skip
-
-
-def _refusal(error: OSError, directory: Path) -> Error:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(directory).free // _MIB
-        return HostFull(
-            f"cannot write a volume: {directory} has {free} MiB free; free some, or use another data directory",
-            directory=str(directory), free_mib=free,
-        )  # fmt: skip
-    return InternalError(f"cannot use a volume: {error.strerror or error}")

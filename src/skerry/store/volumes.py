@@ -46,6 +46,11 @@ class SqlVolumes:
         rows = sorted(rows, key=lambda row: bool(row.id != reference))
         return Volume.model_validate(rows[0].document) if rows else None
 
+    async def owner(self, volume_id: str) -> str | None:
+        """See `ports.VolumeStore.owner`."""
+        query = sa.select(volumes.c.tenant_id).where(volumes.c.id == volume_id)
+        return await self._store.write(lambda c: c.execute(query).scalar())
+
     async def volumes(self, tenant_id: str | None) -> list[Volume]:
         """See `ports.VolumeStore.volumes`."""
         query = sa.select(volumes.c.document).order_by(volumes.c.name)

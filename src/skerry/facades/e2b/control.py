@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from skerry.core import Core
 from skerry.core.templates import DEFAULT_TAG, parse
 from skerry.core.tokens import Tokens
 from skerry.errors import Error, SandboxNotFound, SandboxNotRunning
-from skerry.facades.e2b import lifecycle, logs, snapshots, templates
+from skerry.facades.e2b import lifecycle, logs, snapshots, templates, volumes
 from skerry.facades.e2b.browsers import PAGES
 from skerry.facades.e2b.errors import first_problem, plain_error, rest_error
 from skerry.facades.e2b.lifecycle import V1_TIMEOUT_S, V2_TIMEOUT_S, Seconds
@@ -33,6 +34,7 @@ from skerry.models import OnTimeout, Sandbox, SandboxSpec, SandboxState
 _STATES = {"running": (SandboxState.RUNNING,), "paused": RESTING}
 _MEASURED_MAX = 100
 """E2B's buckets of time."""
+_STREAMED = re.compile(f"{templates.STREAMED.pattern}|{volumes.STREAMED.pattern}")
 
 
 class Network(Body):
@@ -59,7 +61,7 @@ class NewSandbox(Body):
     autoPauseMemory: bool | None = None
     autoResume: AutoResume | None = None
     network: Network = Network()
-    volumeMounts: list[Any] | None = None
+    volumeMounts: Annotated[list[volumes.NewMount], Field(max_length=32)] | None = None
     iam: dict[str, Any] | None = None
 
     @property
@@ -74,7 +76,7 @@ class NewSandbox(Body):
         if self.autoPauseMemory is False and self.wakes:
             return "autoPauseMemory=false cannot be combined with autoResume: without memory it is resumed explicitly"
         missing = {
-            "volumeMounts": self.volumeMounts, "iam": self.iam,
+            "iam": self.iam,
             **{f"network.{name}": value for name, value in (self.network.model_extra or {}).items()},
         }  # fmt: skip
         asked = [name for name, value in missing.items() if value]
@@ -97,7 +99,7 @@ def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: in
     app.add_exception_handler(Error, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ValidationError, _invalid)
-    app.add_middleware(BodyLimit, limit=body_limit, render=rest_error, streamed=templates.STREAMED)
+    app.add_middleware(BodyLimit, limit=body_limit, render=rest_error, streamed=_STREAMED)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, left)
     app.add_exception_handler(Exception, _fault)
@@ -114,6 +116,7 @@ def create_app(core: Core, tokens: Tokens, domain: str | None, *, body_limit: in
     snapshots.add_routes(app)
     logs.add_routes(app)
     templates.add_routes(app)
+    volumes.add_routes(app)
     return app
 
 
@@ -174,6 +177,7 @@ async def _create(caller: Caller, wanted: NewSandbox, default_s: int, *, secure:
         env=wanted.envVars or {}, internet=wanted.allow_internet_access is not False,
         on_timeout=OnTimeout.PAUSE if wanted.autoPause else OnTimeout.KILL,
         keep_memory=wanted.autoPauseMemory is not False, auto_resume=wanted.wakes,
+        volumes=[mount.wanted() for mount in wanted.volumeMounts or []],
     )  # fmt: skip
     sandbox = await caller.core.create(caller.tenant_id, spec, key, internal={FACTS: asdict(facts)})
     return JSONResponse(opened(caller, sandbox, facts), 201)

@@ -28,7 +28,9 @@ from skerry.models import ResumeSpec, Sandbox, SandboxState
 
 ENVD_PORT, INTERPRETER_PORT = 49983, 49999
 _NAME = re.compile(r"(\d{1,5})-([a-z0-9]+)(?:-[a-z0-9]+)?")
-_E2B_PATH = re.compile(r"/(v[23]/(sandboxes|templates)|sandboxes|templates|snapshots|volumes|secrets)(/.*)?")
+_E2B_PATH = re.compile(
+    r"/(v[23]/(sandboxes|templates)|sandboxes|templates|snapshots|volumes|volumecontent|secrets)(/.*)?"
+)
 
 _AWAKE_S = 300.0
 """What a sandbox that a request has resumed gets at least."""

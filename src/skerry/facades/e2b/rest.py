@@ -86,6 +86,7 @@ def listed(sandbox: Sandbox) -> dict[str, Any]:
         **_named(sandbox), "startedAt": moment(sandbox.created_at), "state": "paused" if resting else "running",
         "endAt": moment(_ends(sandbox)), "cpuCount": whole_cores(sandbox.limits.cpu), "metadata": sandbox.metadata,
         "memoryMB": sandbox.limits.memory_mib, "diskSizeMB": sandbox.limits.disk_mib,
+        "volumeMounts": [{"name": volume.name, "path": volume.path} for volume in sandbox.volumes],
         "lifecycle": {
             "autoResume": sandbox.auto_resume,
             "onTimeout": "pause" if sandbox.on_timeout is OnTimeout.PAUSE else "kill",

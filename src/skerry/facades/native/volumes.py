@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from skerry.errors import InvalidRequest, IsADirectory
 from skerry.facades.download import FileDownload, content_headers
 from skerry.facades.native.access import CallerOf
-from skerry.facades.requests import Route
+from skerry.facades.requests import Route, body_of
 from skerry.models import (
     FileType,
     Volume,
@@ -147,13 +147,6 @@ async def write(
     return await caller.core.volume_files.write(
         caller.tenant_id, volume, path, body_of(request), mode=octal(mode), parents=parents, uid=uid, gid=gid
     )
-
-
-async def body_of(request: Request) -> AsyncIterator[bytes]:
-    """The body in pieces."""
-    async for chunk in request.stream():
-        if chunk:
-            yield chunk
 
 
 def octal(mode: str | None) -> int | None:
