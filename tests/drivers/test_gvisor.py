@@ -43,6 +43,21 @@ async def test_an_old_runsc_is_refused(tmp_path: Path) -> None:
         await Gvisor(tmp_path / "state", lambda _name: [], runsc=str(program)).check()
 
 
+async def test_a_runsc_tells_its_version_once_and_again_when_it_was_replaced(tmp_path: Path) -> None:
+    def install(version: str) -> None:
+        new = tmp_path / "new"
+        new.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\necho 'runsc version 0.0~{version}.0'\n")
+        new.chmod(0o755)
+        new.rename(tmp_path / "runsc")
+
+    driver = Gvisor(tmp_path / "state", lambda _name: [], runsc=str(tmp_path / "runsc"))
+    install("20240729")
+    assert [await driver.version() for _ in range(2)] == ["0.0~20240729.0"] * 2
+    install("20250319")
+    assert await driver.version() == "0.0~20250319.0"
+    assert (tmp_path / "asked").read_text().split() == ["asked"] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "version"),
     [

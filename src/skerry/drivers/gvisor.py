@@ -65,6 +65,8 @@ class Gvisor:
         self._root = directory / "runsc"
         self._entry_files = entry_files
         self._runsc = runsc
+        self._known: tuple[tuple[int, ...], str] | None = None
+        """What the program looked like when it was asked last, and the version that it told."""
         for path in (self._bundles, self._root):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -73,7 +75,7 @@ class Gvisor:
         await self.version()
 
     async def version(self) -> str:
-        """What `runsc --version` calls itself, for example `0.0~20240729.0`.
+        """What `runsc --version` calls itself, for example `0.0~20240729.0`. It is asked again when it was replaced.
 
         Raises:
             IsolationUnavailable: it is missing or older than MINIMUM_VERSION.
@@ -81,12 +83,16 @@ class Gvisor:
         program = shutil.which(self._runsc)
         if program is None:
             raise IsolationUnavailable(f"cannot use gVisor: {self._runsc} is not installed; {_INSTALL_HINT}")
+        look = _look(program)
+        if self._known is not None and self._known[0] == look:
+            return self._known[1]
         reply = await anyio.run_process([program, "--version"], check=False, env=dict(launch.ENVIRONMENT))
         text = reply.stdout.decode(errors="replace")
         version = parse_version(text)
         if version is None or version[1] < MINIMUM_VERSION:
             found = version[0] if version else text.strip()[:200] or "a program that does not tell its version"
             raise IsolationUnavailable(f"cannot use gVisor: {program} is {found}; {_INSTALL_HINT}", found=found)
+        self._known = look, version[0]
         return version[0]
 
     def traits(self) -> str:
@@ -232,6 +238,11 @@ def obstacle(log: str) -> str:
     if not found:
         return "the engine failed; details hold what it said"
     return f"a process still uses /{found[-1]}, which was deleted; end that process, or keep the files only"
+
+
+def _look(program: str) -> tuple[int, ...]:
+    stat = os.stat(program)
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _processor() -> list[str]:

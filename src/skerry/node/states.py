@@ -17,6 +17,7 @@ import os
 import shutil
 import stat
 from collections.abc import AsyncIterator, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,6 +60,9 @@ class States:
         self._directory = directory
         self._known: dict[str, tuple[Any, str]] = {}
         """State → what its files looked like when they were hashed last, and the digest."""
+        self._remover = ThreadPoolExecutor(1, "removal of states")
+        self._removal: Future[None] | None = None
+        """The last one; those before it are done before it."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def disk(self, state_id: str) -> Path:
@@ -72,7 +76,10 @@ class States:
 
     @asynccontextmanager
     async def writing(self, state_id: str) -> AsyncIterator[Path]:
-        """A directory to write a state into; it is the state when the block ends without an error."""
+        """A directory to write a state into; it is the state when the block ends without an error. It has the room of
+        all that was removed before."""
+        if self._removal is not None:
+            await anyio.to_thread.run_sync(self._removal.result)
         partial = self._directory / f".{state_id}"
         await anyio.to_thread.run_sync(lambda: partial.mkdir(mode=0o700))
         try:
@@ -135,17 +142,17 @@ class States:
         return digest.hexdigest()
 
     async def remove(self, state_id: str) -> None:
-        """No-op when there is none."""
+        """No-op when there is none. Nobody waits until its blocks are freed, which takes a file system a third of a
+        second for a GiB."""
         self._known.pop(state_id, None)
         await anyio.to_thread.run_sync(self._remove, state_id)
 
     def _remove(self, state_id: str) -> None:
-        path = self._directory / state_id
         gone = self._directory / f".gone-{state_id}"
         with suppress(FileNotFoundError):
-            path.rename(gone)  # so that half of it is never taken for a state
+            (self._directory / state_id).rename(gone)  # so that half of it is never taken for a state
             reached("state: set aside")
-        shutil.rmtree(gone, ignore_errors=True)
+            self._removal = self._remover.submit(shutil.rmtree, gone, ignore_errors=True)
 
     async def collect(self, wanted: Collection[str]) -> list[str]:
         """Remove all states but `wanted`, and what is half written; returns the ids of the states removed. To be called
@@ -153,6 +160,8 @@ class States:
         removed = [state_id for state_id in self.ids() if state_id not in wanted]
         for state_id in removed:
             await self.remove(state_id)
+        if self._removal is not None:
+            await anyio.to_thread.run_sync(self._removal.result)
         for path in self._directory.glob(".*"):
             await anyio.to_thread.run_sync(shutil.rmtree, path, True)
         return removed
