@@ -11,12 +11,9 @@ pytestmark = pytest.mark.anyio
 async def rung_after(seconds: float, *plan: tuple[str, float | None]) -> list[str]:
     rung: list[str] = []
 
-    async def ring(name: str) -> None:
-        rung.append(name)
-
-    alarms = Alarms(ring)
+    alarms = Alarms()
     async with anyio.create_task_group() as group:
-        group.start_soon(alarms.run)
+        group.start_soon(alarms.run, rung.append)
         await anyio.sleep(0.01)
         for name, delay in plan:
             alarms.set(name, None if delay is None else anyio.current_time() + delay)

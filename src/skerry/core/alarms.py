@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import anyio
 
 
 class Alarms:
-    """At most one alarm for each name; times are those of `anyio.current_time`, which no clock change moves.
+    """At most one alarm for each name; times are those of `anyio.current_time`, which no clock change moves."""
 
-    Args:
-        ring: what to do when an alarm is due; must not raise.
-    """
-
-    def __init__(self, ring: Callable[[str], Awaitable[None]]) -> None:
-        self._ring = ring
+    def __init__(self) -> None:
         self._due: dict[str, float] = {}
         self._heap: list[tuple[float, int, str]] = []
         self._order = itertools.count()
@@ -33,8 +28,8 @@ class Alarms:
         if self._heap[0][2] == name:
             self._earlier.set()
 
-    async def run(self) -> None:
-        """Ring alarms until cancelled."""
+    async def run(self, ring: Callable[[str], object]) -> None:
+        """Until cancelled: call `ring`, which must not raise, with the name of each alarm that is due."""
         while True:
             self._earlier = anyio.Event()
             wait = self._heap[0][0] - anyio.current_time() if self._heap else float("inf")
@@ -44,4 +39,4 @@ class Alarms:
                 due, _, name = heapq.heappop(self._heap)
                 if self._due.get(name) == due:  # not moved or cancelled since
                     del self._due[name]
-                    await self._ring(name)
+                    ring(name)

@@ -14,7 +14,8 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from skerry.core.lifecycle import Lifecycle, at_rest
+from skerry.core.lifecycle import Lifecycle
+from skerry.core.records import COMMAND, at_rest
 from skerry.core.sandboxes import Live, Sandboxes
 from skerry.errors import CannotStartProcess, Error, SandboxLost
 from skerry.models import (
@@ -35,7 +36,6 @@ BACKOFF_MAX_S = 300.0
 STEADY_S = 600.0
 """A command that ran for so long is no part of a row of failures."""
 _TAG = "command"
-_PID = "command_pid"
 _NOT_FOUND, _KILLED = 127, 137
 """Exit codes, as of a shell: it could not be started; it was killed with its sandbox."""
 _AGAIN_S = 0.1
@@ -49,9 +49,8 @@ class Commands:
     def __init__(self, engine: Engine, sandboxes: Sandboxes, lifecycle: Lifecycle) -> None:
         self._engine, self._sandboxes, self._lifecycle = engine, sandboxes, lifecycle
         sandboxes.on_begin = (*sandboxes.on_begin, self._begun)
-        sandboxes.died = self._died
 
-    async def start(self, group: anyio.abc.TaskGroup) -> None:
+    def start(self, group: anyio.abc.TaskGroup) -> None:
         """Follow commands in `group`; to be called before the sandboxes start."""
         self._group = group
 
@@ -81,7 +80,7 @@ class Commands:
     async def _exit_code(self, live: Live) -> int | None:
         """None: the sandbox has left before."""
         try:
-            pid = live.record.internal.get(_PID) or await self._spawn(live)
+            pid = live.record.internal.get(COMMAND) or await self._spawn(live)
         except CannotStartProcess as error:
             logger.info("cannot start the command of sandbox %s: %s", live.id, error)
             return _NOT_FOUND
@@ -105,7 +104,7 @@ class Commands:
             started = await anext(events)
         assert isinstance(started, Started)
         pid = started.process.pid
-        await self._sandboxes.save(live, internal={**live.record.internal, _PID: pid})
+        await self._sandboxes.save(live, internal={**live.record.internal, COMMAND: pid})
         return pid
 
     # --- ending -----------------------------------------------------------------------------------------------------
@@ -116,8 +115,8 @@ class Commands:
         if sandbox.restart_at is not None:
             await self._restart(live.record.tenant_id, sandbox)
 
-    async def _died(self, live: Live, death: Death) -> bool:
-        """See `Sandboxes.died`."""
+    async def died(self, live: Live, death: Death) -> bool:
+        """It has died by itself: whether it starts again, and rests until then."""
         change = after(live.sandbox, _KILLED, death.end.at)
         if death.state is None or death.end.code not in _DEATHS or change["restart_at"] is None:
             return False

@@ -19,11 +19,13 @@ from skerry.core.keys import Keys
 from skerry.core.lifecycle import Lifecycle
 from skerry.core.processes import Processes
 from skerry.core.sandboxes import Sandboxes
+from skerry.core.settling import Settling
 from skerry.core.snapshots import Snapshots
 from skerry.core.templates import Templates
 from skerry.core.uploads import Uploads
 from skerry.core.volume_files import VolumeFiles
 from skerry.core.volumes import Volumes
+from skerry.core.watch import Watch
 from skerry.models import Sandbox, SandboxSpec
 from skerry.ports import ByteStream, Engine, SnapshotStore, Store
 
@@ -42,7 +44,7 @@ class Core:
         uploads: files that they are made from.
         snapshots: keeps what is known of snapshots.
         volumes: directories that outlive sandboxes; volume_files: what is in them.
-        frozen_s, reserve_mib: see `Lifecycle`.
+        frozen_s, reserve_mib: see `Settling`.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Core:
         self.events = Events(store)
         self.keys = Keys(store)
         self.sandboxes = Sandboxes(engine, store, templates, self.events, volumes.use)
-        self.lifecycle = Lifecycle(engine, self.sandboxes, frozen_s=frozen_s, reserve_mib=reserve_mib)
+        self.lifecycle = Lifecycle(engine, self.sandboxes)
+        self.settling = Settling(engine, self.sandboxes, self.lifecycle, frozen_s=frozen_s, reserve_mib=reserve_mib)
         self.commands = Commands(engine, self.sandboxes, self.lifecycle)
+        self.watch = Watch(engine, self.sandboxes, self.lifecycle, self.commands)
         self.snapshots = Snapshots(engine, snapshots, self.sandboxes, self.lifecycle, volumes.storage)
         builds.workshop.standing = self.lifecycle.standing
         self.processes = Processes(self.sandboxes)
@@ -68,9 +72,11 @@ class Core:
         await self.volumes.start()  # first: a sandbox that starts has a place for them
         self.contexts.start(group)
         await self.builds.start(group)
-        await self.commands.start(group)
-        await self.sandboxes.start(group, await self.snapshots.states())
-        await self.lifecycle.start(group)
+        self.commands.start(group)
+        self.lifecycle.start(group)
+        await self.sandboxes.start(await self.snapshots.states())
+        self.watch.start(group)
+        group.start_soon(self.settling.run, name="paused sandboxes")
         await self.commands.resume()
 
     async def create(
@@ -94,8 +100,10 @@ class Core:
         return await create(tenant_id, spec, internal=internal, idempotency=idempotency)
 
     async def stop(self, *, keep: bool = False) -> None:
-        """End all sandboxes, unless `keep`."""
-        await self.sandboxes.stop(keep=keep)
+        """End all sandboxes that run, unless `keep`; what rests stays."""
+        if not keep:
+            await self.settling.settle_all()
+            await self.sandboxes.stop()
 
     @asynccontextmanager
     async def dial(self, tenant_id: str, sandbox_id: str, port: int) -> AsyncIterator[ByteStream]:

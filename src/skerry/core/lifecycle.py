@@ -8,7 +8,6 @@ because the next one makes the machine follow the store.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
@@ -19,8 +18,19 @@ import anyio
 import anyio.abc
 
 from skerry.core import states
-from skerry.core.sandboxes import KEPT, Live, Sandboxes, expiry, kept_of, not_running
-from skerry.errors import CannotSnapshot, Error, HostFull
+from skerry.core.records import (
+    INCARNATION,
+    KEPT,
+    at_rest,
+    expiry,
+    incarnation_of,
+    kept_of,
+    new_state_id,
+    without,
+    without_memory,
+)
+from skerry.core.sandboxes import Live, Sandboxes
+from skerry.errors import Error
 from skerry.failpoints import reached
 from skerry.models import (
     PauseGrade,
@@ -45,31 +55,18 @@ _MIB = 1024 * 1024
 _SIGTERM = 15
 
 
-def new_state_id() -> str:
-    return "st" + secrets.token_hex(10)
-
-
 class Lifecycle:
-    """What the sandboxes of all tenants go through between their creation and their end.
+    """What the sandboxes of all tenants go through between their creation and their end."""
 
-    Args:
-        frozen_s: how long a paused sandbox waits in memory before it is written to the disk.
-        reserve_mib: memory that shall be available on the machine; with less, paused sandboxes go to the disk at once.
-    """
-
-    def __init__(self, engine: Engine, sandboxes: Sandboxes, *, frozen_s: float, reserve_mib: int) -> None:
+    def __init__(self, engine: Engine, sandboxes: Sandboxes) -> None:
         self._engine, self._sandboxes = engine, sandboxes
-        self._frozen_s, self._reserve_mib = frozen_s, reserve_mib
-        self._tried: dict[str, float] = {}
-        """Frozen sandbox → when it could not be written to the disk."""
-        sandboxes.wake, sandboxes.lay_down = self._wake, self._lay_down
+        sandboxes.wake = self._wake
         self.files_of: Callable[[str, str], Awaitable[State]] = _no_snapshots
         """A new state with the files of a tenant's snapshot."""
 
-    async def start(self, group: anyio.abc.TaskGroup) -> None:
-        """Begin to write to the disk what is frozen for long."""
+    def start(self, group: anyio.abc.TaskGroup) -> None:
+        """Background work runs in `group`."""
         self._group = group
-        group.start_soon(self._settle, name="paused sandboxes")
 
     # --- pause and resume -------------------------------------------------------------------------------------------
 
@@ -85,7 +82,7 @@ class Lifecycle:
             if live is None:
                 if record.sandbox.state is SandboxState.PAUSED:
                     return record.sandbox
-                raise not_running(record.sandbox)
+                raise states.not_running(record.sandbox)
             if spec.keep_memory and not spec.to_disk:
                 return live.sandbox if live.is_frozen else await self._freeze(live)
             return await self._to_disk(live, memory=spec.keep_memory)
@@ -102,7 +99,7 @@ class Lifecycle:
             if record.sandbox.state is SandboxState.RUNNING:
                 return record.sandbox
             if record.sandbox.state is not SandboxState.PAUSED:
-                raise not_running(record.sandbox)
+                raise states.not_running(record.sandbox)
             timeout_s = spec.timeout_s if "timeout_s" in spec.model_fields_set else record.sandbox.timeout_s
             if live := self._sandboxes.find(sandbox_id):
                 if spec.keep_memory:
@@ -143,7 +140,6 @@ class Lifecycle:
                     await self._engine.freeze(live.id)
                 raise
             self._sandboxes.set_alarms(live)
-            self._tried.pop(live.id, None)
         return sandbox
 
     async def _to_disk(self, live: Live, *, memory: bool) -> Sandbox:
@@ -168,9 +164,14 @@ class Lifecycle:
             with anyio.CancelScope(shield=True):
                 await self._engine.remove_state(state.id)
             raise
-        self._tried.pop(live.id, None)
         self._group.start_soon(self._seal, live.record.tenant_id, live.id, state)
         return sandbox
+
+    async def write_down(self, live: Live) -> None:
+        """Write one to the disk that is paused in memory; no-op when it is not any more. Raises as `pause`."""
+        async with self._sandboxes.turns.take(live.id):
+            if self._sandboxes.find(live.id) is live and live.is_frozen:
+                await self._to_disk(live, memory=True)
 
     @asynccontextmanager
     async def held(self, live: Live) -> AsyncIterator[Held]:
@@ -197,7 +198,7 @@ class Lifecycle:
             record = await self._sandboxes.record(tenant_id, sandbox_id)
             live = self._sandboxes.find(sandbox_id)
             if live is None:
-                raise not_running(record.sandbox)
+                raise states.not_running(record.sandbox)
             async with self.held(live) as held:
                 yield live.template, held
 
@@ -232,7 +233,7 @@ class Lifecycle:
     async def _wake(self, tenant_id: str, sandbox_id: str) -> None:
         await self.resume(tenant_id, sandbox_id, ResumeSpec())
 
-    async def _lay_down(self, live: Live) -> None:
+    async def lay_down(self, live: Live) -> None:
         """Its time is over, or the server's: pause it, in memory when it cannot be written to the disk."""
         tenant_id, keep_memory = live.record.tenant_id, live.sandbox.keep_memory
         to_disk = live.is_frozen or not keep_memory
@@ -274,13 +275,13 @@ class Lifecycle:
 
     async def _stop_resting(self, record: SandboxRecord, spec: StopSpec) -> Sandbox:
         if record.sandbox.state not in (SandboxState.PAUSED, SandboxState.STOPPED):
-            raise not_running(record.sandbox)
+            raise states.not_running(record.sandbox)
         state, sandbox = kept_of(record), record.sandbox
         if sandbox.state is not SandboxState.STOPPED:
             sandbox = states.transition(sandbox, SandboxState.STOPPED)
         elif not spec.reset and sandbox.restart_at is None:
             return sandbox
-        internal = {name: value for name, value in without_memory(record.internal).items() if name != KEPT}
+        internal = without(without_memory(record.internal), KEPT)
         sandbox = sandbox.model_copy(update={"restart_at": None})
         kept = await self._first(record) if spec.reset else state
         if kept is None:
@@ -317,7 +318,7 @@ class Lifecycle:
             if record.sandbox.state is SandboxState.RUNNING:
                 return record.sandbox
             if record.sandbox.state is not SandboxState.STOPPED:
-                raise not_running(record.sandbox)
+                raise states.not_running(record.sandbox)
             timeout_s = spec.timeout_s if "timeout_s" in spec.model_fields_set else record.sandbox.timeout_s
             record = replace(record, sandbox=record.sandbox.model_copy(update={"restarts": 0}))
             return (await self._from_disk(record, timeout_s, memory=False)).sandbox
@@ -354,7 +355,7 @@ class Lifecycle:
         async with self._sandboxes.turns.take(sandbox_id):
             record = await self._sandboxes.record(tenant_id, sandbox_id)
             if record.sandbox.state not in (SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPED):
-                raise not_running(record.sandbox)
+                raise states.not_running(record.sandbox)
             await self._engine.verify(state)
             copy = replace(await self._engine.copy_state(state, new_state_id()), seal=state.seal)
             reached("rollback: copied")
@@ -368,7 +369,7 @@ class Lifecycle:
     async def _give_up(
         self, record: SandboxRecord, state: State, internal: Mapping[str, Any], snapshot_id: str
     ) -> None:  # fmt: skip
-        own = {name: record.internal[name] for name in ("incarnation",) if name in record.internal}
+        own = {INCARNATION: incarnation_of(record)}
         sandbox = record.sandbox.model_copy(update={"snapshot": snapshot_id})
         if live := self._sandboxes.find(record.sandbox.id):
             live.record = replace(record, sandbox=sandbox, internal={**internal, **own})
@@ -388,60 +389,13 @@ class Lifecycle:
             if before is not None:
                 await self._engine.remove_state(before.id)
 
-    # --- from memory to the disk ------------------------------------------------------------------------------------
-
-    async def _settle(self) -> None:
-        while True:
-            await anyio.sleep(min(_LOOK_S, self._frozen_s))
-            try:
-                for live in self._due():
-                    await self._write_down(live)
-            except Exception:
-                logger.exception("cannot look after paused sandboxes")
-
-    def _due(self) -> list[Live]:
-        """Those that shall not wait in memory any longer, the one that waits longest first."""
-        now = datetime.now(UTC)
-        frozen = [live for live in self._sandboxes.frozen() if not self._tried_lately(live)]
-        if frozen and self._engine.available_mib() < self._reserve_mib:
-            return frozen[:1]  # and then look again
-        return [live for live in frozen if (now - _since(live)).total_seconds() >= self._frozen_s]
-
-    def _tried_lately(self, live: Live) -> bool:
-        return anyio.current_time() - self._tried.get(live.id, -_AGAIN_S) < _AGAIN_S
-
-    async def _write_down(self, live: Live) -> None:
-        try:
-            async with self._sandboxes.turns.take(live.id):
-                if self._sandboxes.find(live.id) is live and live.is_frozen:
-                    await self._to_disk(live, memory=True)
-        except (CannotSnapshot, HostFull) as error:
-            self._tried[live.id] = anyio.current_time()
-            logger.warning("paused sandbox %s stays in memory: %s", live.id, error)
-        except Error as error:
-            logger.info("paused sandbox %s was not written to the disk: %s", live.id, error)
-
-
-def without_memory(internal: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record says of a sandbox whose processes are gone."""
-    return {name: value for name, value in internal.items() if name not in ("contexts", "command_pid")}
-
 
 async def _no_snapshots(tenant_id: str, snapshot_id: str) -> State:
     raise NotImplementedError
 
 
-def at_rest(state: State) -> Rest:
-    size_mib = round(state.size_bytes / _MIB, 1)
-    return Rest(grade=PauseGrade.DISK, memory=state.memory, size_mib=size_mib, since=datetime.now(UTC))
-
-
 def _told(rest: Rest) -> dict[str, object]:
     return {"grade": rest.grade, "memory": rest.memory}
-
-
-def _since(live: Live) -> datetime:
-    return live.sandbox.rest.since if live.sandbox.rest is not None else datetime.now(UTC)
 
 
 async def _any_runs(agent: Agent) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -17,16 +16,27 @@ import anyio.abc
 from skerry.core import states
 from skerry.core.alarms import Alarms
 from skerry.core.events import Events
+from skerry.core.records import (
+    INCARNATION,
+    KEPT,
+    expiry,
+    incarnation_of,
+    is_in_memory,
+    kept_of,
+    known,
+    new_sandbox,
+    template_of,
+    wakes,
+    without,
+)
+from skerry.core.records import wanted as wanted_of
 from skerry.core.templates import Templates
 from skerry.core.turns import Turns
 from skerry.core.volume_use import VolumeUse
-from skerry.errors import Error, InternalError, SandboxLost, SandboxNotFound, SandboxNotRunning
+from skerry.errors import Error, SandboxLost, SandboxNotFound, SandboxNotRunning
 from skerry.failpoints import reached
 from skerry.models import (
     EndCode,
-    Limits,
-    OnTimeout,
-    PauseGrade,
     Rest,
     RestartWhen,
     Sandbox,
@@ -38,12 +48,10 @@ from skerry.models import (
     Template,
     UsageSample,
 )
-from skerry.ports import Agent, Death, Engine, Placement, SandboxRecord, State, Store, Wanted
+from skerry.ports import Agent, Engine, Placement, SandboxRecord, State, Store
 
 logger = logging.getLogger(__name__)
 
-LIVE_STATES = (SandboxState.CREATING, SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPED)
-_RESTING = (SandboxState.PAUSED, SandboxState.STOPPED)
 _DEATH_NEWS_S = 2.0
 """How long a call that lost its sandbox waits for the reason."""
 
@@ -89,8 +97,7 @@ class Sandboxes:
         self.volumes = volumes
         self._live: dict[str, Live] = {}
         self._creating: dict[str, anyio.Event] = {}
-        self._timeouts = Alarms(self._timed_out)
-        self._idle = Alarms(self._idled_out)
+        self.timeouts, self.idle = Alarms(), Alarms()
         self.turns = Turns()
         self.on_begin: Sequence[Callable[[Live], None]] = ()
         """Called with each sandbox that has begun to run, or was taken over."""
@@ -98,22 +105,27 @@ class Sandboxes:
         """Called with the id of each sandbox that has ended, or rests."""
         self.wake: Callable[[str, str], Awaitable[None]] = _cannot_wake
         """Resumes one that is paused, of a tenant, because somebody uses it."""
-        self.lay_down: Callable[[Live], Awaitable[None]] = _cannot_wake
-        """Pauses one whose time is over."""
-        self.died: Callable[[Live, Death], Awaitable[bool]] = _stays_dead
-        """Told of one that died; true: it starts again."""
 
-    async def start(self, group: anyio.abc.TaskGroup, kept: Collection[str] = ()) -> None:
-        """Take over what an earlier server left, and begin to watch.
+    async def start(self, kept: Collection[str] = ()) -> None:
+        """Take over what an earlier server left.
 
         Args:
             kept: states that belong to others than sandboxes.
         """
-        self._group = group
-        await self._adopt(kept)
-        group.start_soon(self._timeouts.run)
-        group.start_soon(self._idle.run)
-        group.start_soon(self._watch_deaths)
+        records = await self._all(*states.LIVE)
+        wanted = {record.sandbox.id: wanted_of(record) for record in records if is_in_memory(record.sandbox)}
+        resting = {state.id for record in records if (state := kept_of(record))}
+        found = {provided.sandbox_id: provided for provided in await self._engine.adopt(wanted, {*kept, *resting})}
+        for record in records:
+            provided = found.get(record.sandbox.id)
+            if provided is not None:
+                live = self._live[record.sandbox.id] = Live(record, dict(provided.warm))
+                if not live.is_frozen:
+                    self.set_alarms(live)
+                self._tell_begin(live)
+                await self.tell(record, "sandbox.adopted", {})
+            elif is_in_memory(record.sandbox) or record.sandbox.state is SandboxState.CREATING:
+                await self._lost(record)
 
     # --- create -----------------------------------------------------------------------------------------------------
 
@@ -123,10 +135,10 @@ class Sandboxes:
     ) -> Sandbox:  # fmt: skip
         """A running sandbox from a template. See `Core.create`."""
         template = await self._templates.get(tenant_id, spec.template)
-        record = replace(_new_record(tenant_id, spec, template), internal={**(internal or {}), **known(template)})
         volumes = await self.volumes.resolve(tenant_id, spec.volumes)
-        record = replace(record, sandbox=record.sandbox.model_copy(update={"volumes": volumes}))
-        return await self.add(record, idempotency=idempotency)
+        sandbox = new_sandbox(spec, template.name, template.limits, volumes=volumes)
+        env, internal = {**template.env, **spec.env}, {**(internal or {}), **known(template)}
+        return await self.add(SandboxRecord(sandbox, tenant_id, env, internal), idempotency=idempotency)
 
     async def add(
         self, record: SandboxRecord, *, state: State | None = None, idempotency: tuple[str, bytes] | None = None
@@ -163,8 +175,8 @@ class Sandboxes:
             record: as it is to be, but for what comes of the start.
             state: what it starts from; None: its template.
         """
-        internal = {name: value for name, value in record.internal.items() if name != KEPT}
-        incarnation = internal["incarnation"] = record.internal.get("incarnation", 0) + 1
+        incarnation = incarnation_of(record) + 1
+        internal = {**without(record.internal, KEPT), INCARNATION: incarnation}
         sandbox = record.sandbox
         provided = await self._engine.provide(
             Placement(
@@ -230,7 +242,7 @@ class Sandboxes:
     async def change(self, live: Live, record: SandboxRecord, data: Mapping[str, Any]) -> None:
         """A sandbox in memory is in another state from now on. Raises SandboxNotRunning: it has ended meanwhile."""
         if self._live.get(live.id) is not live:
-            raise not_running(live.sandbox)
+            raise states.not_running(live.sandbox)
         before, live.record = live.record, record
         try:
             await self.move(record, data)
@@ -238,7 +250,7 @@ class Sandboxes:
             live.record = before
             raise
         if self._live.get(live.id) is not live:  # its end, which came in between, is what is written down last
-            raise not_running(live.sandbox)
+            raise states.not_running(live.sandbox)
         if live.is_frozen:
             self._quiet(live)
 
@@ -268,8 +280,8 @@ class Sandboxes:
         record = live.record if live is not None else await self._store.sandbox(None, sandbox_id)
         if record is None:
             raise SandboxNotRunning(f"cannot use sandbox {sandbox_id}: it does not run", sandbox_id=sandbox_id)
-        if not _wakes(record.sandbox) and record.sandbox.state is not SandboxState.RUNNING:
-            raise not_running(record.sandbox)
+        if not wakes(record.sandbox) and record.sandbox.state is not SandboxState.RUNNING:
+            raise states.not_running(record.sandbox)
         return record
 
     async def rewrite(self, record: SandboxRecord) -> None:
@@ -299,7 +311,7 @@ class Sandboxes:
         return self._live.get(sandbox_id)
 
     async def page(
-        self, tenant_id: str, *, states: Sequence[SandboxState] = LIVE_STATES, template: str | None = None,
+        self, tenant_id: str, *, states: Sequence[SandboxState] = states.LIVE, template: str | None = None,
         metadata: dict[str, str] | None = None, created_since: datetime | None = None, oldest_first: bool = False,
         limit: int = 100, cursor: str | None = None,
     ) -> SandboxPage:  # fmt: skip
@@ -315,8 +327,8 @@ class Sandboxes:
         async with self.turns.take(sandbox_id):
             record = await self.record(tenant_id, sandbox_id)
             sandbox, live = record.sandbox, self._live.get(sandbox_id)
-            if sandbox.state is not SandboxState.RUNNING and sandbox.state not in _RESTING:
-                raise not_running(sandbox)
+            if sandbox.state is not SandboxState.RUNNING and sandbox.state not in states.RESTING:
+                raise states.not_running(sandbox)
             given = change.model_fields_set
             update: dict[str, Any] = {
                 name: getattr(change, name) for name in ("timeout_s", "idle_timeout_s") if name in given
@@ -361,7 +373,7 @@ class Sandboxes:
         record = await self.record(tenant_id, sandbox_id)
         live = self._live.get(sandbox_id)
         if live is None:
-            raise not_running(record.sandbox)
+            raise states.not_running(record.sandbox)
         return live
 
     async def out_of_memory(self, live: Live) -> bool:
@@ -392,7 +404,7 @@ class Sandboxes:
             with anyio.move_on_after(_DEATH_NEWS_S):
                 await live.ended.wait()
             if live.ended.is_set():
-                raise not_running(live.sandbox) from error
+                raise states.not_running(live.sandbox) from error
             raise
         finally:
             live.users -= 1
@@ -402,12 +414,12 @@ class Sandboxes:
     async def _awake(self, tenant_id: str, sandbox_id: str) -> Live:
         """One that did not run a moment ago."""
         record, live = await self.record(tenant_id, sandbox_id), self._live.get(sandbox_id)
-        if _wakes(record.sandbox) or (live is not None and live.leaving and record.sandbox.auto_resume):
+        if wakes(record.sandbox) or (live is not None and live.leaving and record.sandbox.auto_resume):
             await self.wake(tenant_id, sandbox_id)
             record = await self.record(tenant_id, sandbox_id)
         live = self._live.get(sandbox_id)
         if live is None or live.is_frozen:
-            raise not_running(record.sandbox)
+            raise states.not_running(record.sandbox)
         return live
 
     # --- the end ----------------------------------------------------------------------------------------------------
@@ -418,36 +430,32 @@ class Sandboxes:
             await under_way.wait()
         await self.record(tenant_id, sandbox_id)
         with anyio.CancelScope(shield=True):
-            await self._finish(sandbox_id, EndCode.KILLED, "killed through the API")
+            await self.finish(sandbox_id, EndCode.KILLED, "killed through the API")
 
-    async def stop(self, *, keep: bool) -> None:
-        """The server stops. `keep`: leave them running for the next one. What is paused stays so."""
-        if keep:
-            return
-        for live in self.frozen():
-            with suppress(Error):
-                await self.lay_down(live)
+    async def stop(self) -> None:
+        """The server stops: end all that are in memory."""
         for sandbox_id in list(self._live):  # first, so that none of them competes with what follows
             await self._engine.destroy(sandbox_id)
         for live in list(self._live.values()):
-            await self._end(live, EndCode.SERVER_STOPPED, "the server was stopped")
+            await self.end(live, EndCode.SERVER_STOPPED, "the server was stopped")
 
-    async def _finish(self, sandbox_id: str, code: EndCode, message: str) -> None:
+    async def finish(self, sandbox_id: str, code: EndCode, message: str) -> None:
         """End one that runs or rests, and whatever is under way with it."""
         if self.turns.is_taken(sandbox_id):
             await self._engine.destroy(sandbox_id)  # so that what is under way has nothing more to wait for
         async with self.turns.kill(sandbox_id):
             if live := self._live.get(sandbox_id):
-                await self._end(live, code, message)
+                await self.end(live, code, message)
                 return
             record = await self._store.sandbox(None, sandbox_id)
-            if record is not None and record.sandbox.state in _RESTING:
+            if record is not None and record.sandbox.state in states.RESTING:
                 ended = replace(record, sandbox=states.ended(record.sandbox, code, message))
                 await self.move(ended, {"code": code.value, "reason": message})
                 if state := kept_of(record):
                     await self._engine.remove_state(state.id)
 
-    async def _end(self, live: Live, code: EndCode, message: str) -> None:
+    async def end(self, live: Live, code: EndCode, message: str) -> None:
+        """It ends, or has ended: note why, and remove what is left; no-op when it has left already."""
         with anyio.CancelScope(shield=True):
             sandbox = states.ended(live.sandbox, code, message)
             live.record = replace(live.record, sandbox=sandbox)
@@ -471,74 +479,14 @@ class Sandboxes:
         return True
 
     def _quiet(self, live: Live) -> None:
-        self._timeouts.set(live.id, None)
-        self._idle.set(live.id, None)
-
-    async def _watch_deaths(self) -> None:
-        async for death in self._engine.deaths():
-            await self._died(death)
-
-    async def _died(self, death: Death) -> None:
-        live = self._live.get(death.sandbox_id)
-        if live is None:
-            return
-        message = death.end.message
-        if death.end.code is EndCode.OUT_OF_MEMORY:
-            message = f"it needed more than its {live.sandbox.limits.memory_mib} MiB of memory"
-        try:
-            if not await self.died(live, death):
-                await self._end(live, death.end.code, message)
-                if death.state is not None:
-                    await self._engine.remove_state(death.state.id)
-        except Exception:  # one sandbox's end never stops the watch over the others
-            logger.exception("cannot record the end of sandbox %s", death.sandbox_id)
-
-    async def _timed_out(self, sandbox_id: str) -> None:
-        self._group.start_soon(
-            self._ring, sandbox_id, EndCode.TIMEOUT, "its time was over; set `timeout_s` to give it more"
-        )
-
-    async def _idled_out(self, sandbox_id: str) -> None:
-        live = self._live.get(sandbox_id)
-        if live is not None and live.users == 0:
-            message = f"nobody used it for {live.sandbox.idle_timeout_s:g} s"
-            self._group.start_soon(self._ring, sandbox_id, EndCode.IDLE_TIMEOUT, message)
-
-    async def _ring(self, sandbox_id: str, code: EndCode, message: str) -> None:
-        live = self._live.get(sandbox_id)
-        if live is None:
-            return
-        try:
-            if live.sandbox.on_timeout is OnTimeout.PAUSE:
-                await self.lay_down(live)
-            else:
-                await self._finish(sandbox_id, code, message)
-        except Error as error:
-            logger.warning("cannot end sandbox %s in time: %s", sandbox_id, error)
-        except Exception:
-            logger.exception("cannot end sandbox %s in time", sandbox_id)
+        self.timeouts.set(live.id, None)
+        self.idle.set(live.id, None)
 
     # --- the rest ---------------------------------------------------------------------------------------------------
 
     def live(self) -> list[Live]:
         """Those that run, for counting."""
         return list(self._live.values())
-
-    async def _adopt(self, kept: Collection[str]) -> None:
-        records = await self._all(*LIVE_STATES)
-        wanted = {record.sandbox.id: _wanted(record) for record in records if _is_in_memory(record.sandbox)}
-        resting = {state.id for record in records if (state := kept_of(record))}
-        found = {provided.sandbox_id: provided for provided in await self._engine.adopt(wanted, {*kept, *resting})}
-        for record in records:
-            provided = found.get(record.sandbox.id)
-            if provided is not None:
-                live = self._live[record.sandbox.id] = Live(record, dict(provided.warm))
-                if not live.is_frozen:
-                    self.set_alarms(live)
-                self._tell_begin(live)
-                await self._events.record(record.tenant_id, live.id, "sandbox.adopted")
-            elif _is_in_memory(record.sandbox) or record.sandbox.state is SandboxState.CREATING:
-                await self._lost(record)
 
     async def _lost(self, record: SandboxRecord) -> None:
         message = "it did not outlive a restart of the server or of its machine"
@@ -564,103 +512,14 @@ class Sandboxes:
     def set_alarms(self, live: Live) -> None:
         expires = live.sandbox.expires_at
         due = None if expires is None else anyio.current_time() + (expires - datetime.now(UTC)).total_seconds()
-        self._timeouts.set(live.id, due)
+        self.timeouts.set(live.id, due)
         self._set_idle_alarm(live)
 
     def _set_idle_alarm(self, live: Live) -> None:
         if live.id in self._live:
             idle = live.sandbox.idle_timeout_s
-            self._idle.set(live.id, None if idle is None else anyio.current_time() + idle)
-
-
-def _new_record(tenant_id: str, spec: SandboxSpec, template: Template) -> SandboxRecord:
-    sandbox = Sandbox(
-        id=new_sandbox_id(),
-        template=template.name,
-        isolation=spec.isolation,
-        state=SandboxState.CREATING,
-        limits=Limits(
-            cpu=spec.cpu or template.limits.cpu,
-            memory_mib=spec.memory_mib or template.limits.memory_mib,
-            disk_mib=spec.disk_mib or template.limits.disk_mib,
-            pids=spec.pids or template.limits.pids,
-        ),
-        internet=spec.internet,
-        metadata=dict(spec.metadata),
-        created_at=datetime.now(UTC),
-        expires_at=expiry(spec.timeout_s),
-        timeout_s=spec.timeout_s,
-        idle_timeout_s=spec.idle_timeout_s,
-        on_timeout=spec.on_timeout,
-        keep_memory=spec.keep_memory,
-        auto_resume=spec.auto_resume,
-        command=spec.command,
-        restart=spec.restart,
-    )
-    return SandboxRecord(sandbox, tenant_id, {**template.env, **spec.env})
-
-
-def new_sandbox_id() -> str:
-    return "sb" + secrets.token_hex(10)
-
-
-def expiry(timeout_s: float | None) -> datetime | None:
-    return None if timeout_s is None else datetime.now(UTC) + timedelta(seconds=timeout_s)
-
-
-FACADE = "facade."
-"""How the names begin, in `SandboxRecord.internal`, of what façades want to know."""
-KEPT, TEMPLATE = "kept", "template"
-"""Of `SandboxRecord.internal`: the state of one that rests, and the template as it was when the sandbox was made."""
-
-
-def known(template: Template) -> dict[str, Any]:
-    """What a record keeps of a template."""
-    return {TEMPLATE: template.model_dump(mode="json")}
-
-
-def template_of(record: SandboxRecord) -> Template:
-    """As it was when the sandbox was made. Records of servers that knew no snapshots say less."""
-    if TEMPLATE in record.internal:
-        return Template.model_validate(record.internal[TEMPLATE])
-    sandbox, internal = record.sandbox, record.internal
-    return Template(
-        name=sandbox.template, image="", limits=sandbox.limits, languages=internal.get("languages", []), size_mib=0,
-        built_at=sandbox.created_at, user=internal.get("user", "user"), workdir=internal.get("workdir"),
-    )  # fmt: skip
-
-
-def kept_of(record: SandboxRecord) -> State | None:
-    """What is kept of a sandbox that rests; None: nothing, or in memory only."""
-    kept = record.internal.get(KEPT)
-    return None if kept is None else State(**kept)
-
-
-def _wanted(record: SandboxRecord) -> Wanted:
-    return Wanted(record.internal.get("incarnation", 0), record.sandbox.state is SandboxState.PAUSED)
-
-
-def _is_in_memory(sandbox: Sandbox) -> bool:
-    frozen = sandbox.rest is not None and sandbox.rest.grade is PauseGrade.FROZEN
-    return sandbox.state is SandboxState.RUNNING or (sandbox.state is SandboxState.PAUSED and frozen)
-
-
-def _wakes(sandbox: Sandbox) -> bool:
-    return sandbox.state is SandboxState.PAUSED and sandbox.auto_resume
+            self.idle.set(live.id, None if idle is None else anyio.current_time() + idle)
 
 
 async def _cannot_wake(*_: Any) -> None:
     """While nothing is there that could."""
-
-
-async def _stays_dead(*_: Any) -> bool:
-    return False
-
-
-def not_running(sandbox: Sandbox) -> Error:
-    if sandbox.state is SandboxState.RUNNING:
-        return InternalError(f"sandbox {sandbox.id} should run but is not known to")
-    why = f": {sandbox.end.message}" if sandbox.end else ""
-    if sandbox.state in _RESTING:
-        why = "; resume it first" if sandbox.state is SandboxState.PAUSED else "; start it first"
-    return SandboxNotRunning(f"cannot use sandbox {sandbox.id}: it is {sandbox.state}{why}", **states.about(sandbox))

@@ -13,9 +13,22 @@ from typing import Any
 
 import anyio
 
-from skerry.core.lifecycle import Lifecycle, new_state_id, without_memory
+from skerry.core import states
+from skerry.core.lifecycle import Lifecycle
 from skerry.core.quota import Storage
-from skerry.core.sandboxes import FACADE, KEPT, Live, Sandboxes, expiry, kept_of, new_sandbox_id, not_running
+from skerry.core.records import (
+    FACADE,
+    INCARNATION,
+    KEPT,
+    expiry,
+    kept_of,
+    new_sandbox,
+    new_sandbox_id,
+    new_state_id,
+    without,
+    without_memory,
+)
+from skerry.core.sandboxes import Live, Sandboxes
 from skerry.errors import Conflict, Error, InvalidRequest, SnapshotNotFound
 from skerry.failpoints import reached
 from skerry.models import (
@@ -35,7 +48,7 @@ from skerry.ports import Engine, SandboxRecord, SnapshotRecord, SnapshotStore, S
 logger = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
-_OWN = (KEPT, "incarnation")
+_OWN = (KEPT, INCARNATION)
 """What a sandbox's record holds of itself alone."""
 
 
@@ -139,17 +152,11 @@ class Snapshots:
                 f"{limits.disk_mib} MiB, and keeps that",
                 limit=limits.disk_mib, requested=spec.disk_mib,
             )  # fmt: skip
-        asked = {name: getattr(spec, name) for name in ("cpu", "memory_mib", "pids") if getattr(spec, name) is not None}
-        sandbox = Sandbox(
-            id=new_sandbox_id(), template=record.snapshot.template, isolation=spec.isolation,
-            state=SandboxState.CREATING, limits=limits.model_copy(update=asked), internet=spec.internet,
-            metadata=dict(spec.metadata), created_at=datetime.now(UTC), expires_at=expiry(spec.timeout_s),
-            timeout_s=spec.timeout_s, idle_timeout_s=spec.idle_timeout_s, on_timeout=spec.on_timeout,
-            keep_memory=spec.keep_memory, auto_resume=spec.auto_resume, command=spec.command, restart=spec.restart,
-            snapshot=record.snapshot.id,
-            volumes=await self._sandboxes.volumes.inherit(
-                tenant_id, record.snapshot.volumes, spec.volumes, fixed=record.snapshot.memory
-            ),
+        volumes = await self._sandboxes.volumes.inherit(
+            tenant_id, record.snapshot.volumes, spec.volumes, fixed=record.snapshot.memory
+        )
+        sandbox = new_sandbox(
+            spec, record.snapshot.template, limits, snapshot=record.snapshot.id, volumes=volumes
         )  # fmt: skip
         # What a façade said of the original, who may reach it for example, it has not said of this one.
         known = {name: value for name, value in record.internal.items() if not name.startswith(FACADE)}
@@ -229,7 +236,7 @@ class Snapshots:
             return await self._copy_live(live, memory=memory)
         kept = kept_of(record)
         if record.sandbox.state not in (SandboxState.PAUSED, SandboxState.STOPPED) or kept is None:
-            raise not_running(record.sandbox)
+            raise states.not_running(record.sandbox)
         copy = await self._engine.copy_state(kept, new_state_id())
         return replace(copy, memory=copy.memory and memory), 0.0
 
@@ -270,7 +277,7 @@ class Snapshots:
 def _inherited(internal: Mapping[str, Any], *, memory: bool) -> dict[str, Any]:
     """What a copy's record has of the original's. Without memory there are no interpreters to know of."""
     rest = internal if memory else without_memory(internal)
-    return {name: value for name, value in rest.items() if name not in _OWN}
+    return without(rest, *_OWN)
 
 
 def _child(parent: SandboxRecord, spec: ForkSpec, *, memory: bool) -> SandboxRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from skerry.errors import SandboxNotRunning
+from skerry.errors import Error, InternalError, SandboxNotRunning
 from skerry.models import End, EndCode, Sandbox, SandboxState
 
 S = SandboxState
@@ -18,6 +18,9 @@ TRANSITIONS: dict[SandboxState, frozenset[SandboxState]] = {
 }
 """From → to. What has ended stays as it ended, so that whoever asks later learns why."""
 
+LIVE = (S.CREATING, S.RUNNING, S.PAUSED, S.STOPPED)
+"""Those that have not ended."""
+RESTING = (S.PAUSED, S.STOPPED)
 ENDED = frozenset({S.DESTROYED, S.FAILED})
 ASKED_FOR = frozenset({EndCode.KILLED, EndCode.TIMEOUT, EndCode.IDLE_TIMEOUT, EndCode.SERVER_STOPPED})
 """Ends that somebody wanted: the sandbox is destroyed. Every other end means that it failed."""
@@ -44,3 +47,13 @@ def about(sandbox: Sandbox) -> dict[str, object]:
     """Details of an error about a sandbox that does not run."""
     end = None if sandbox.end is None else sandbox.end.model_dump(mode="json")
     return {"sandbox_id": sandbox.id, "state": sandbox.state.value, "end": end}
+
+
+def not_running(sandbox: Sandbox) -> Error:
+    """Why a sandbox cannot be used, and what to do."""
+    if sandbox.state is S.RUNNING:
+        return InternalError(f"sandbox {sandbox.id} should run but is not known to")
+    why = f": {sandbox.end.message}" if sandbox.end else ""
+    if sandbox.state in RESTING:
+        why = "; resume it first" if sandbox.state is S.PAUSED else "; start it first"
+    return SandboxNotRunning(f"cannot use sandbox {sandbox.id}: it is {sandbox.state}{why}", **about(sandbox))

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from skerry.core import Core
-from skerry.core.sandboxes import template_of
+from skerry.core.records import template_of
 from skerry.core.tokens import Tokens
 from skerry.errors import Error, SandboxNotFound, SandboxNotRunning
 from skerry.facades.e2b.errors import NOT_FOUND, NOT_OPEN, no_port, plain_error, rest_error, unavailable

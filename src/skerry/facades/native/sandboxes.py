@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
-from skerry.core.sandboxes import LIVE_STATES
+from skerry.core.states import LIVE
 from skerry.errors import InvalidRequest
 from skerry.facades.native.access import CallerOf
 from skerry.facades.native.meta import EventList
@@ -51,7 +51,7 @@ async def page(
 ) -> SandboxPage:
     """Newest first; those that have not ended, unless states are named."""
     return await caller.core.sandboxes.page(
-        caller.tenant_id, states=state or LIVE_STATES, template=template, metadata=_pairs(metadata or []), limit=limit,
+        caller.tenant_id, states=state or LIVE, template=template, metadata=_pairs(metadata or []), limit=limit,
         cursor=cursor,
     )  # fmt: skip
 
