@@ -678,7 +678,7 @@ class Driver(Protocol):
         ...
 
     async def checkpoint(self, sandbox_id: str, directory: Path, *, keep_running: bool) -> None:
-        """Write memory and process state to `directory`. Raises CannotSnapshot; it goes on then."""
+        """Write memory and process state to `directory`. Raises CannotSnapshot, HostFull; it goes on then."""
         ...
 
     async def pause(self, sandbox_id: str) -> None:

@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from skerry.drivers import launch, slack
 from skerry.drivers.bundle import oci_config
-from skerry.errors import CannotSnapshot, IsolationUnavailable, SandboxLost, SandboxStartFailed
+from skerry.errors import CannotSnapshot, Error, HostFull, IsolationUnavailable, SandboxLost, SandboxStartFailed
 from skerry.models import Isolation, Limits
 from skerry.ports import Boot
 
@@ -47,6 +47,7 @@ _DIALLING = "resetConnectionLocked"
 """In the log of a checkpoint that met a TCP connection which is just coming about: runsc cannot reset that one."""
 _AGAIN_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Until such a checkpoint is tried again: the connection mostly stands by then, or has failed."""
+_NO_ROOM = ("no space left on device", "disk quota exceeded")
 
 
 class Gvisor:
@@ -154,13 +155,13 @@ class Gvisor:
             options.append("--leave-running")
         for delay_s in (*_AGAIN_S, None):
             await anyio.Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+            before = self._log(sandbox_id)
             status = await launch.run(self._command(sandbox_id, "checkpoint", *options))
             if status == 0:
                 return
-            log = self._log(sandbox_id)
+            log = self._log(sandbox_id).removeprefix(before)  # without what was in the way of an earlier one
             if delay_s is None or _DIALLING not in log:
-                said = log[max(0, log.rfind("checkpoint failed")) :]
-                raise CannotSnapshot(f"cannot write the sandbox's memory: {obstacle(log)}", log=said[:_LOG_TAIL])
+                raise _cannot_save(log)
             os.truncate(self._bundles / sandbox_id / "runsc.log", 0)
             await anyio.to_thread.run_sync(shutil.rmtree, directory)  # runsc refuses to write over what it has left
             await anyio.sleep(delay_s)
@@ -216,9 +217,9 @@ class Gvisor:
         return SandboxStartFailed(f"cannot {what}: runsc ended with status {status}", log=log)
 
     def _log(self, sandbox_id: str) -> str:
-        """The end of it: what a failed checkpoint says begins with the reason, and goes on for long."""
+        """What a failed checkpoint says begins with the reason, and goes on for long. `tidy` keeps it short."""
         try:
-            return (self._bundles / sandbox_id / "runsc.log").read_text(errors="replace")[-_LOG_MAX:]
+            return (self._bundles / sandbox_id / "runsc.log").read_text(errors="replace")
         except FileNotFoundError:
             return ""
 
@@ -227,6 +228,13 @@ def parse_version(text: str) -> tuple[str, int] | None:
     """The version in the output of `runsc --version`, whole and as its date (20240729); None when there is none."""
     found = re.search(r"runsc version (\S*?(\d{8})\S*)", text)
     return (found[1], int(found[2])) if found else None
+
+
+def _cannot_save(log: str) -> Error:
+    said = log[max(0, log.rfind("checkpoint failed")) :][:_LOG_TAIL]
+    if any(words in log for words in _NO_ROOM):
+        return HostFull("cannot write the sandbox's memory: the data directory has no room", log=said)
+    return CannotSnapshot(f"cannot write the sandbox's memory: {obstacle(log)}", log=said)
 
 
 def obstacle(log: str) -> str:

@@ -19,7 +19,8 @@ async def test_only_what_was_given_is_sent(url: str) -> None:
     sent = json.loads(sandbox.created.metadata["sent"])
     assert sent == {
         "template": "base", "timeout_s": None, "idle_timeout_s": None, "internet": True, "isolation": "gvisor",
-        "on_timeout": "kill", "keep_memory": True, "auto_resume": True, "env": {"A": "b"}, "memory_mib": 5,
+        "on_timeout": "kill", "keep_memory": True, "auto_resume": True, "restart": {"when": "no"}, "env": {"A": "b"},
+        "memory_mib": 5,
     }  # fmt: skip
 
 
