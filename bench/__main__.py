@@ -1,4 +1,5 @@
-"""`python -m bench [suite…] [--quick] [--results FILE] [--docs]`: measure, print tables, write every sample as JSON."""
+"""`python -m bench [suite…] [--quick] [--thousand] [--results FILE] [--docs]`: measure, print tables, write every
+sample as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import anyio
 
-from bench import churn, computesdk, density, e2b_client, images, machine, report, start, work
+from bench import churn, computesdk, density, e2b_client, images, machine, report, start, state, work
 from bench.report import SuiteResult
 from bench.settings import Settings, base_rootfs
 
@@ -26,6 +27,7 @@ SUITES: dict[str, Callable[[Settings], Awaitable[SuiteResult]]] = {
     "churn": churn.run,
     "e2b": e2b_client.run,
     "images": images.run,
+    "state": state.run,
 }
 DOCS = Path(__file__).parent.parent / "docs" / "explanation" / "performance.md"
 RESULTS = Path("build/bench.json")
@@ -36,6 +38,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("suites", nargs="*", metavar="suite", help=f"some of {', '.join(SUITES)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="a few samples of everything, to see that it runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"where the JSON goes (default: {RESULTS})")
+    parser.add_argument("--thousand", action="store_true", help="1,000 sandboxes at rest in `state`, not 100")
     parser.add_argument("--docs", action="store_true", help=f"also put the tables into {DOCS.name}")
     parsed = parser.parse_args(argv)
     if unknown := set(parsed.suites) - set(SUITES):
@@ -59,7 +62,7 @@ async def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
     before, results = machine.look(), list[SuiteResult]()
     with tempfile.TemporaryDirectory(prefix="skerry-bench-") as scratch:
-        settings = Settings(quick=options.quick, rootfs=base_rootfs(), scratch=Path(scratch))
+        settings = Settings(options.quick, base_rootfs(), Path(scratch), options.thousand)
         for name in options.suites or SUITES:
             print(f"measuring: {name} …", file=sys.stderr, flush=True)
             results.append(await measure(name, settings))

@@ -103,3 +103,12 @@ def group_memory_mib(group: str) -> float:
     v1 = CGROUPS / "memory" / group.lstrip("/") / "memory.usage_in_bytes"
     v2 = CGROUPS / group.lstrip("/") / "memory.current"
     return int((v1 if v1.exists() else v2).read_text()) / 2**20
+
+
+def children(pid: int) -> set[int]:
+    """Processes whose parent it is, its own and those that it has adopted."""
+    found: set[int] = set()
+    for path in (PROC / str(pid)).glob("task/*/children"):
+        with suppress(OSError):
+            found.update(map(int, path.read_text().split()))
+    return found

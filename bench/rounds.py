@@ -60,3 +60,31 @@ def timed_async(action: Callable[[], Awaitable[object]]) -> Sampler:
         return time.perf_counter() - start
 
     return sample
+
+
+Turn = Callable[[], Awaitable[Mapping[str, float]]]
+"""Takes samples that come in an order of their own: by name, as a sampler's."""
+
+
+async def turns(
+    subjects: list[Turn], rounds: int, *, warm_up: int = 1, budget_s: float = 600.0
+) -> dict[str, list[float]]:
+    """As `interleave`, for subjects of which each gives several samples; other names may come in other rounds."""
+    collected: dict[str, list[float]] = {}
+    deadline = time.monotonic() + budget_s
+    for number in range(warm_up + rounds):
+        if number > warm_up and time.monotonic() > deadline:
+            break
+        shift = number % len(subjects)
+        for subject in subjects[shift:] + subjects[:shift]:
+            for name, sample in (await subject()).items():
+                if number >= warm_up:
+                    collected.setdefault(name, []).append(sample)
+    return collected
+
+
+def took(action: Callable[[], object]) -> float:
+    """Seconds that the blocking `action` takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
@@ -25,8 +25,9 @@ QUIET_CORES = 0.2
 """A machine that does less than this is at rest: a claimed sandbox that idles takes a few hundredths."""
 START_TIMEOUT_S = 120.0
 """For the ready line; then the server is killed."""
-SUBNET = "10.219.0.0/16"
+SUBNET = os.environ.get("SKERRY_SUBNET", "10.219.0.0/16")
 """Apart from the default, so that a server in use on this machine is not disturbed."""
+PROGRAM = ("-m", "skerry")
 
 
 def pool_of(size: int) -> dict[str, str]:
@@ -104,11 +105,14 @@ def pool_idle(metrics: str) -> int | None:
 
 
 @contextmanager
-def started(settings: Mapping[str, str] | None = None, data: Path | None = None) -> Iterator[Server]:
+def started(
+    settings: Mapping[str, str] | None = None, data: Path | None = None, program: Sequence[str] = PROGRAM
+) -> Iterator[Server]:
     """`skerry up`, ended by SIGTERM.
 
     Args:
         data: its data directory, which stays; None: one of its own, removed at the end.
+        program: what Python runs as `skerry`.
 
     Raises:
         ServerFailed: no ready line; the message holds the end of the log.
@@ -116,7 +120,7 @@ def started(settings: Mapping[str, str] | None = None, data: Path | None = None)
     with tempfile.TemporaryDirectory(prefix="skerry-bench-") as directory:
         log = Path(directory) / "server.log"
         data = data or Path(directory) / "data"
-        command = [sys.executable, "-m", "skerry", "up", "--json", "--port", "0", "--data-dir", str(data)]
+        command = [sys.executable, *program, "up", "--json", "--port", "0", "--data-dir", str(data)]
         with log.open("wb") as errors:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,

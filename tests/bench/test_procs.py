@@ -47,3 +47,10 @@ def test_a_process_that_ended_counts_nothing() -> None:
     child = subprocess.Popen(["true"])
     child.wait()
     assert procs.memory([child.pid]) == procs.Memory()
+
+
+def test_children_are_found() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert child.pid in procs.children(os.getpid())
+        child.kill()
+    assert child.pid not in procs.children(os.getpid())

@@ -1,5 +1,5 @@
 import pytest
-from bench.rounds import interleave, timed, timed_async
+from bench.rounds import interleave, timed, timed_async, took, turns
 
 pytestmark = pytest.mark.anyio
 
@@ -38,3 +38,20 @@ async def test_preparation_comes_before_every_sample_and_is_not_timed() -> None:
     collected = await interleave(samplers, 3, warm_up=0, before_each=prepare)
     assert prepared == 6
     assert all(sample >= 0 for samples in collected.values() for sample in samples)
+
+
+async def test_turns_collect_what_each_subject_gives() -> None:
+    order: list[str] = []
+
+    async def one() -> dict[str, float]:
+        order.append("1")
+        return {"first": 1.0, "second": 2.0}
+
+    async def other() -> dict[str, float]:
+        order.append("2")
+        return {"third": 3.0}
+
+    collected = await turns([one, other], 2)
+    assert "".join(order) == "122112"
+    assert collected == {"first": [1.0, 1.0], "second": [2.0, 2.0], "third": [3.0, 3.0]}
+    assert took(lambda: None) < 1
