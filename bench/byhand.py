@@ -78,11 +78,13 @@ class ByHand:
         self._bundle = directory / "bundle"
         self._bundle.mkdir()
         (directory / "link").mkdir()
+        (directory / "volumes").mkdir()
         (self._bundle / "config.json").write_text(json.dumps(self._specification()))
 
     def _specification(self) -> dict[str, Any]:
         limits = Limits(cpu=1, memory_mib=1024, disk_mib=self._kept.meta()["disk_mib"], pids=512)
-        boot = Boot("", self._rootfs, "", "", self._directory / "link", self._kept.runtime, limits, "sandbox")
+        link, volumes = self._directory / "link", self._directory / "volumes"
+        boot = Boot("", self._rootfs, "", "", link, volumes, self._kept.runtime, limits, "sandbox")
         specification = oci_config(boot)
         for namespace in specification["linux"]["namespaces"]:
             if namespace["type"] == "network":
