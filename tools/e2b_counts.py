@@ -181,6 +181,7 @@ def measure() -> list[Row]:
     with started() as server:
         env = {
             "E2B_API_KEY": server.api_key, "E2B_API_URL": server.api_url, "E2B_SANDBOX_URL": server.api_url,
+            "E2B_VOLUME_API_URL": server.api_url,
         }  # fmt: skip
         for client in clients():
             print(f"running: {client.directory} …", file=sys.stderr, flush=True)

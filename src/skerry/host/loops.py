@@ -82,7 +82,7 @@ def mount_image(image: Path, target: Path, options: str, *, share: bool = False)
     """
     backing = os.open(image, os.O_RDWR | os.O_CLOEXEC)
     try:
-        device, path = (_device_of(backing) if share else None) or _new_device(backing)
+        device, path = (_device_of(image, backing) if share else None) or _new_device(backing)
         try:
             flags = mounts.MS_NODEV | mounts.MS_NOSUID | mounts.MS_NOATIME
             mounts.mount(path, target, "ext4", flags, options)
@@ -96,7 +96,7 @@ def is_attached(image: Path) -> bool:
     """Whether a loop device has this file. Raises FileNotFoundError."""
     backing = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        found = _device_of(backing)
+        found = _device_of(image, backing)
         if found is not None:
             os.close(found[0])
         return found is not None
@@ -115,13 +115,18 @@ def wait_until_free(image: Path, timeout_s: float) -> bool:
     return True
 
 
-def _device_of(backing: int) -> tuple[int, str] | None:
-    """The loop device that has this file, opened, so that it is not given back meanwhile; None: there is none."""
-    for entry in Path("/sys/block").glob("loop*/loop"):
-        number = int(entry.parent.name.removeprefix("loop"))
-        path = _node(number)
+def _device_of(image: Path, backing: int) -> tuple[int, str] | None:
+    """The loop device that has this file, opened, so that it is not given back meanwhile; None: there is none.
+
+    Only what has a file of that name is opened: whoever has a device open keeps it from being given back. The rest of
+    the path tells nothing, since the mount that it was opened through may be gone.
+    """
+    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
         with suppress(OSError):  # given back just now
-            device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            if entry.read_text().strip().removesuffix(" (deleted)").rpartition("/")[2] != image.name:
+                continue
+            path = _node(int(entry.parts[-3].removeprefix("loop")))
+            device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 if _has(device, backing):
                     return device, path
@@ -152,7 +157,8 @@ def _new_device(backing: int) -> tuple[int, str]:
     struct.pack_into("=I", config, 8 + 52, _AUTOCLEAR)
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
+            time.sleep(min(0.02, attempt * 0.001))
             path = _node(fcntl.ioctl(control, _GET_FREE))
             device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
