@@ -124,7 +124,7 @@ def started(
         with log.open("wb") as errors:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-                env={**os.environ, "SKERRY_SUBNET": SUBNET, **(settings or {})},
+                env={**os.environ, "SKERRY_SUBNET": os.environ.get("SKERRY_SUBNET", SUBNET), **(settings or {})},
             )  # fmt: skip
         try:
             yield Server(process, _ready_line(process, log), log)

@@ -36,7 +36,7 @@ def run(*words: str | Path, scenarios: str, env: dict[str, str]) -> None:
     assert Path(words[0]).exists(), "the client is not installed: run tools/clients.sh"
     done = subprocess.run(
         words, cwd=ROOT / "tests" / "clients" / scenarios, env=env, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=550, check=False,
+        text=True, timeout=1150, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
@@ -44,13 +44,13 @@ def run(*words: str | Path, scenarios: str, env: dict[str, str]) -> None:
 PYTEST = ("-m", "pytest", "--rootdir", ".", "-c", "pytest.ini", "--tb=short", ".")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("client", ["e2b-2.45", "e2b-2.63"])
 def test_every_scenario_in_python(server: Server, client: str) -> None:
     run(CLIENTS / client / "bin" / "python", *PYTEST, scenarios="e2b", env=environment(server))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("client", ["e2b-js-2.45", "e2b-js-2.51"])
 def test_every_scenario_in_javascript(server: Server, client: str) -> None:
     env = {**environment(server), "E2B_CLIENT": str(CLIENTS / client)}
@@ -146,13 +146,13 @@ def in_domain_mode(server: Server) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("client", ["e2b-2.45", "e2b-2.63"])
 def test_domain_mode(domain_server: Server, client: str) -> None:
     run(CLIENTS / client / "bin" / "python", *PYTEST, scenarios="e2b-domain", env=in_domain_mode(domain_server))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("client", ["e2b-js-2.45", "e2b-js-2.51"])
 def test_domain_mode_in_javascript(domain_server: Server, client: str) -> None:
     env = {**in_domain_mode(domain_server), "E2B_CLIENT": str(CLIENTS / client)}
