@@ -310,10 +310,15 @@ async def test_a_timeout_ends_it_and_is_told(core: Core, engine: Engine) -> None
     end = await until(lambda: _end(core, sandbox.id))
     assert end.code is EndCode.TIMEOUT
     assert engine.running == {}
-    assert [event.type for event in await core.events.list("t", sandbox.id)] == ["sandbox.running", "sandbox.destroyed"]
     with pytest.raises(SandboxNotRunning) as caught:
         await core.sandboxes.stats("t", sandbox.id)
     assert caught.value.details["end"]["code"] == "timeout"
+
+    async def told() -> bool:
+        types = [event.type for event in await core.events.list("t", sandbox.id)]
+        return types == ["sandbox.running", "sandbox.destroyed"]
+
+    await until(told)
 
 
 async def _end(core: Core, sandbox_id: str) -> End | None:
