@@ -22,6 +22,7 @@ from bench.baselines import call
 from skerry.config import Settings as ServerSettings
 from skerry.drivers.bundle import oci_config
 from skerry.drivers.launch import wait_for_exit
+from skerry.host.cgroups import ControlGroups
 from skerry.host.disks import Disks
 from skerry.host.images import Images
 from skerry.models import Limits
@@ -72,8 +73,8 @@ def keep(state: Path, target: Path) -> Kept:
 class ByHand:
     """Sandboxes from one state. Those that run are ended by `end`."""
 
-    def __init__(self, kept: Kept, rootfs: Path, directory: Path) -> None:
-        self._kept, self._rootfs, self._directory = kept, rootfs, directory
+    def __init__(self, kept: Kept, rootfs: Path, directory: Path, groups: ControlGroups) -> None:
+        self._kept, self._rootfs, self._directory, self._groups = kept, rootfs, directory, groups
         self._base = ("runsc", f"--root={directory / 'runsc'}", *FLAGS)
         self._bundle = directory / "bundle"
         self._bundle.mkdir()
@@ -82,22 +83,28 @@ class ByHand:
         (self._bundle / "config.json").write_text(json.dumps(self._specification()))
 
     def _specification(self) -> dict[str, Any]:
-        limits = Limits(cpu=1, memory_mib=1024, disk_mib=self._kept.meta()["disk_mib"], pids=512)
         link, volumes = self._directory / "link", self._directory / "volumes"
-        boot = Boot("", self._rootfs, "", "", link, volumes, self._kept.runtime, limits, "sandbox")
+        boot = Boot("", self._rootfs, "", "", link, volumes, self._kept.runtime, _limits(self._kept), "sandbox")
         specification = oci_config(boot)
         for namespace in specification["linux"]["namespaces"]:
             if namespace["type"] == "network":
                 del namespace["path"]
         return specification
 
-    def restore(self, *options: str, image: Path | None = None, name: str = "one") -> None:
-        """To the point from which on it runs."""
+    def restore(
+        self, *options: str, image: Path | None = None, name: str = "one", grouped: bool = False
+    ) -> None:  # fmt: skip
+        """To the point from which on it runs; `grouped`: in a control group like those of Skerry."""
         image = image or self._kept.checkpoint
-        call([
+        command = [
             *self._base, "restore", "--detach", f"--bundle={self._bundle}", f"--image-path={image}",
             f"--pid-file={self._directory / name}.pid", *options, name,
-        ])  # fmt: skip
+        ]  # fmt: skip
+        if grouped:
+            self._groups.create(name, _limits(self._kept))
+            enter = "; ".join(f"echo $$ > {path}" for path in self._groups.entry_files(name))
+            command = ["sh", "-c", f'{enter}; exec "$@"', "sh", *command]
+        call(command)
 
     def create(self, name: str = "one") -> None:
         """All of a start that can come before the memory."""
@@ -117,6 +124,11 @@ class ByHand:
         (self._directory / f"{name}.pid").unlink(missing_ok=True)
         for path in (self._directory / "runsc").glob(f"*{name}*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._groups.remove(name)
+
+
+def _limits(kept: Kept) -> Limits:
+    return Limits(cpu=1, memory_mib=4096, disk_mib=kept.meta()["disk_mib"], pids=512)
 
 
 @asynccontextmanager
@@ -127,7 +139,8 @@ async def by_hand(kept: Kept, directory: Path, names: tuple[str, ...] = ("one",)
     images, disks = Images(ServerSettings().images_dir), Disks(directory / "data", directory / "mounts")
     layers = images.trees(meta["image"])
     rootfs = await disks.create("hand", layers=layers, size_mib=meta["disk_mib"], source=kept.disk)
-    hand = ByHand(kept, rootfs, directory)
+    groups = ControlGroups(f"skerry-bench/{os.getpid()}")
+    hand = ByHand(kept, rootfs, directory, groups)
     try:
         yield hand
     finally:
@@ -135,3 +148,4 @@ async def by_hand(kept: Kept, directory: Path, names: tuple[str, ...] = ("one",)
             for name in names:
                 await hand.end(name)
             await disks.remove("hand")
+            groups.remove_root()

@@ -117,6 +117,9 @@ async def _at_rest(
 
 async def _theirs(subject: Subject, hand: ByHand, kept: Kept, target: Path) -> dict[str, float]:
     await subject.settle()
+    grouped = took(lambda: hand.restore(grouped=True))
+    await hand.end()
+    await subject.settle()
     restore = took(hand.restore)
     await subject.settle()
     checkpoint = took(lambda: hand.checkpoint(target, BEST))
@@ -126,7 +129,7 @@ async def _theirs(subject: Subject, hand: ByHand, kept: Kept, target: Path) -> d
     command = ["cp", "-r", "--reflink=never", "--sparse=always", str(kept.directory), str(target)]
     copy = took(lambda: call(command))
     shutil.rmtree(target)
-    return {"restore": restore, "checkpoint": checkpoint, "cp": copy}
+    return {"grouped": grouped, "restore": restore, "checkpoint": checkpoint, "cp": copy}
 
 
 def _show(
@@ -134,6 +137,8 @@ def _show(
 ) -> tuple[Measurement | None, Measurement | None]:
     heap = f"heap of {heap_mib} MiB"
     restore = result.measure(f"`runsc restore` by hand, {heap}", times["restore"])
+    name = f"`runsc restore` by hand, in a control group as a sandbox's, {heap}"
+    grouped = result.measure(name, times["grouped"])
     checkpoint = result.measure(f"`runsc checkpoint` by hand, {heap}", times["checkpoint"])
     copy = result.measure(f"`cp` of what is kept, {heap}", times["cp"])
     pause = result.measure(f"pause to disk, {heap}", times["pause"], note="HTTP")
@@ -144,6 +149,7 @@ def _show(
     result.compare(f"pause to disk ÷ `runsc checkpoint`, {heap}", pause, checkpoint, 1.3)
     result.compare(f"pause to disk ÷ `cp`, {heap}", pause, copy)
     result.compare(f"resume from disk ÷ `runsc restore`, {heap}", resume, restore, 1.3)
+    result.compare(f"resume from disk ÷ `runsc restore` in such a control group, {heap}", resume, grouped)
     result.compare(f"resume from disk → first `run_code` ÷ `runsc restore`, {heap}", code, restore)
     return resume, restore
 
