@@ -223,7 +223,7 @@ def test_a_killed_end_is_still_the_default(server: Server) -> None:
 
 
 def test_what_is_paused_in_memory_goes_to_the_disk_after_some_time(tmp_path: Path) -> None:
-    settings = {"SKERRY_SUBNET": "10.236.0.0/18", "SKERRY_PAUSED_IN_MEMORY_S": "1", "SKERRY_POOL_MIN": "0"}
+    settings = {"SKERRY_SUBNET": "10.226.0.0/16", "SKERRY_PAUSED_IN_MEMORY_S": "1", "SKERRY_POOL_MIN": "0"}
     server = Server(tmp_path / "data", settings=settings)
     try:
         sandbox = server.sandbox(timeout=None)
