@@ -10,9 +10,10 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,14 +139,17 @@ async def by_hand(kept: Kept, directory: Path, names: tuple[str, ...] = ("one",)
     directory.mkdir()
     images, disks = Images(ServerSettings().images_dir), Disks(directory / "data", directory / "mounts")
     layers = images.trees(meta["image"])
-    rootfs = await disks.create("hand", layers=layers, size_mib=meta["disk_mib"], source=kept.disk)
-    groups = ControlGroups(f"skerry-bench/{os.getpid()}")
-    hand = ByHand(kept, rootfs, directory, groups)
-    try:
+    async with AsyncExitStack() as undo:
+        groups = ControlGroups(f"skerry-bench-{os.getpid()}")
+        undo.callback(groups.remove_root)
+        undo.push_async_callback(_shielded, lambda: disks.remove("hand"))
+        rootfs = await disks.create("hand", layers=layers, size_mib=meta["disk_mib"], source=kept.disk)
+        hand = ByHand(kept, rootfs, directory, groups)
+        for name in names:
+            undo.push_async_callback(_shielded, partial(hand.end, name))
         yield hand
-    finally:
-        with anyio.CancelScope(shield=True):
-            for name in names:
-                await hand.end(name)
-            await disks.remove("hand")
-            groups.remove_root()
+
+
+async def _shielded(action: Callable[[], Awaitable[None]]) -> None:
+    with anyio.CancelScope(shield=True):
+        await action()
