@@ -189,10 +189,10 @@ async def test_a_death_is_answered_with_the_files_that_were_left(
         await engine.die(made.id, EndCode.AGENT_VIOLATION, files="st2")
 
         async def ended() -> bool:
-            return (await core.sandboxes.get("t", made.id)).state is SandboxState.FAILED
+            failed = (await core.sandboxes.get("t", made.id)).state is SandboxState.FAILED
+            return failed and engine.states == {}
 
-        await until(ended)
-        assert engine.states == {}, "a hostile one is not started again, and nothing of it is kept"
+        assert await until(ended), "a hostile one is not started again, and nothing of it is kept"
 
 
 def _said(look: Callable[[], Any]) -> Callable[[], Any]:
