@@ -359,6 +359,8 @@ class ForkSpec(Request):
     count: Annotated[int, Field(ge=1, le=100)] = 1
     timeout_s: Seconds | None = None
     """Of each copy; left out: as the parent's; explicit null: none."""
+    env: Environment = {}
+    """In place of, or beside, the parent's environment, for all that is started in the copies."""
 
 
 class Fork(Reply):

@@ -15,6 +15,8 @@ from skerry.models import (
     OnTimeout,
     PauseGrade,
     PauseSpec,
+    Restart,
+    RestartWhen,
     ResumeSpec,
     SandboxSpec,
     SandboxState,
@@ -298,3 +300,27 @@ async def test_another_tenants_sandbox_is_not_there(core: Core) -> None:
         with pytest.raises(Error) as caught:
             await call()
         assert caught.value.code == "sandbox.not_found"
+
+
+async def test_what_a_stopping_server_lets_rest(tmp_path: Path) -> None:
+    engine = Engine()
+    async with core_on(tmp_path, engine) as core:
+        pausing = await core.create("t", SandboxSpec(timeout_s=None, on_timeout=OnTimeout.PAUSE))
+        always = await core.create("t", SandboxSpec(timeout_s=None, restart=Restart(when=RestartWhen.ALWAYS)))
+        frozen = await core.create("t", SandboxSpec(timeout_s=None))
+        await core.lifecycle.pause("t", frozen.id, PauseSpec())
+        plain = await core.create("t", SandboxSpec(timeout_s=None))
+        await core.stop()
+        assert engine.running == {}
+    async with core_on(tmp_path, engine) as core:
+        for sandbox in (pausing, frozen):
+            assert (await core.lifecycle.resume("t", sandbox.id, ResumeSpec())).state is SandboxState.RUNNING
+        ended = await core.sandboxes.get("t", plain.id)
+        assert ended.end is not None
+        assert ended.end.code is EndCode.SERVER_STOPPED
+
+        async def started() -> bool:
+            return (await core.sandboxes.get("t", always.id)).state is SandboxState.RUNNING
+
+        await until(started)
+    engine.close()

@@ -118,10 +118,12 @@ async def test_a_deleted_snapshot_stays_for_those_that_start_from_it(core: Core,
 
 async def test_forks_are_sandboxes_of_their_own(core: Core, engine: Engine) -> None:
     parent = await core.create("t", FOREVER)
-    reply = await core.snapshots.fork("t", parent.id, ForkSpec(count=3, timeout_s=50))
+    reply = await core.snapshots.fork("t", parent.id, ForkSpec(count=3, timeout_s=50, env={"C": "d"}))
     children = [fork.sandbox for fork in reply.items if fork.sandbox is not None]
     assert len({child.id for child in children} | {parent.id}) == 4
     assert all(child.metadata == {"m": "n"} and child.timeout_s == 50 for child in children)
+    placements = [engine.running[child.id] for child in children]
+    assert all(placement is not None and placement.env == {"A": "b", "C": "d"} for placement in placements)
     assert engine.states == {}, "what they were made from is gone"
     assert (await core.sandboxes.get("t", parent.id)).state is SandboxState.RUNNING
     events = [event.type for event in await core.events.list("t", parent.id)]

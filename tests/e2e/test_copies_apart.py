@@ -111,6 +111,14 @@ def _tcp_states(sandbox: Sandbox) -> list[str]:
     return [line.split()[3] for line in lines]
 
 
+def test_a_copy_may_have_an_environment_of_its_own(server: Server) -> None:
+    with server.sandbox(env={"TOKEN": "the parent's", "KEPT": "yes"}) as parent:
+        (copy,) = parent.fork(1, env={"TOKEN": "the copy's"})
+        with copy:
+            assert copy.exec("echo $TOKEN, $KEPT").stdout == "the copy's, yes\n"
+            assert parent.exec("echo $TOKEN").stdout == "the parent's\n"
+
+
 def test_each_copy_pays_for_its_memory(server: Server) -> None:
     with server.sandbox() as parent:
         parent.run_code("held = []")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import anyio
@@ -11,6 +10,7 @@ import anyio
 from skerry.core.lifecycle import Lifecycle
 from skerry.core.sandboxes import Live, Sandboxes
 from skerry.errors import CannotSnapshot, Error, HostFull
+from skerry.models import OnTimeout, PauseSpec, RestartWhen, StopSpec
 from skerry.ports import Engine
 
 logger = logging.getLogger(__name__)
@@ -47,10 +47,24 @@ class Settling:
                 logger.exception("cannot look after paused sandboxes")
 
     async def settle_all(self) -> None:
-        """The server stops: what can be written is written."""
-        for live in self._sandboxes.frozen():
-            with suppress(Error):
+        """The server stops: what is paused in memory is written to the disk, what would be paused when its time is over
+        is paused now, and what always starts again is stopped, and starts with the next server."""
+        async with anyio.create_task_group() as group:
+            for live in self._sandboxes.live():
+                group.start_soon(self._settle, live)
+
+    async def _settle(self, live: Live) -> None:
+        tenant_id, sandbox = live.record.tenant_id, live.sandbox
+        try:
+            if live.is_frozen:
                 await self._lifecycle.write_down(live)
+            elif sandbox.on_timeout is OnTimeout.PAUSE:
+                spec = PauseSpec(keep_memory=sandbox.keep_memory, to_disk=True)
+                await self._lifecycle.pause(tenant_id, live.id, spec)
+            elif sandbox.restart.when is RestartWhen.ALWAYS:
+                await self._lifecycle.stop(tenant_id, live.id, StopSpec(), {"restart_at": datetime.now(UTC)})
+        except Error as error:
+            logger.warning("sandbox %s cannot rest while the server is stopped: %s", live.id, error)
 
     def _due(self) -> list[Live]:
         """Those that shall not wait in memory any longer, the one that waits longest first."""

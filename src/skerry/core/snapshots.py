@@ -289,7 +289,8 @@ def _child(parent: SandboxRecord, spec: ForkSpec, *, memory: bool) -> SandboxRec
             "restart_at": None,
         }
     )  # fmt: skip
-    return replace(parent, sandbox=sandbox, internal=_inherited(parent.internal, memory=memory))
+    internal = _inherited(parent.internal, memory=memory)
+    return replace(parent, sandbox=sandbox, env={**parent.env, **spec.env}, internal=internal)
 
 
 def _missing(reference: str) -> SnapshotNotFound:

@@ -80,18 +80,21 @@ class Lifecycle:
         body = {"memory": memory, **wire.given(name=name)}
         return SnapshotInfo.model_validate_json(self._client.call("POST", self._path("snapshots"), body))
 
-    def fork(self, n: int = 1, *, timeout: float | Unset | None = UNSET) -> Sequence[Self]:
+    def fork(
+        self, n: int = 1, *, timeout: float | Unset | None = UNSET, env: Mapping[str, str] | None = None
+    ) -> Sequence[Self]:
         """Running copies of it as it is now; it goes on.
 
         Args:
             n: how many, at most 100.
             timeout: seconds until the time of each is over; None: never; left out: as many as this one was given.
+            env: in place of, or beside, this one's environment, for all that is started in the copies.
 
         Raises:
             SandboxNotRunning, CannotSnapshot, HostFull: there is no copy.
             ForkIncomplete: some could not be made; those that were are its `sandboxes`, and run.
         """
-        body = {"count": n, **wire.told(timeout_s=timeout)}
+        body = {"count": n, "env": dict(env or {}), **wire.told(timeout_s=timeout)}
         reply = ForkReply.model_validate_json(self._client.call("POST", self._path("fork"), body))
         made = [type(self)(self._client, fork.sandbox) for fork in reply.items if fork.sandbox is not None]
         errors = [Error.from_wire({"error": fork.error}) for fork in reply.items if fork.sandbox is None]
