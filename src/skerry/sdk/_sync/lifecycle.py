@@ -81,7 +81,11 @@ class Lifecycle:
         return SnapshotInfo.model_validate_json(self._client.call("POST", self._path("snapshots"), body))
 
     def fork(
-        self, n: int = 1, *, timeout: float | Unset | None = UNSET, env: Mapping[str, str] | None = None
+        self,
+        n: int = 1,
+        *,
+        timeout: float | Unset | None = UNSET,
+        env: Mapping[str, str] | None = None,
     ) -> Sequence[Self]:
         """Running copies of it as it is now; it goes on.
 
