@@ -152,7 +152,7 @@ def _member(member: ast.stmt) -> str:
 def _formatted(source: str) -> str:
     ruff = Path(sys.executable).with_name("ruff")
     return subprocess.run(
-        [ruff, "format", "--line-length=110", "-"], input=source, capture_output=True, text=True, check=True
+        [ruff, "format", "--line-length=120", "-"], input=source, capture_output=True, text=True, check=True
     ).stdout
 
 
