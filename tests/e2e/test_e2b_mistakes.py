@@ -157,7 +157,7 @@ def test_files(envd: Envd) -> None:
         (b"{", 400), (b"[]", 400), (b"{}", 400), (b'{"templateID": "base", "timeout": "x"}', 400),
         (b'{"templateID": "base", "timeout": 0}', 400), (b'{"templateID": "base", "timeout": 99999999999}', 400),
         (b'{"templateID": "none"}', 404), (b'{"templateID": "base", "envVars": {"A=B": "c"}}', 400),
-        (b'{"templateID": "base", "metadata": {"": "c"}}', 400), (b'{"templateID": "base", "autoPause": true}', 400),
+        (b'{"templateID": "base", "metadata": {"": "c"}}', 400), (b'{"templateID": "base", "autoPauseMemory": false}', 400),
         (b'{"templateID": "base", "network": {"denyOut": ["0.0.0.0/0"]}}', 400),
         (b'{"templateID": "base", "network": {"maskRequestHost": "a\\r\\nb"}}', 400),
         (b'{"templateID": "base", "envVars": {"A": "' + b"x" * (20 << 20) + b'"}}', 413),
