@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -40,6 +41,13 @@ func regular(s *syscall.Stat_t) error {
 	return syscall.ENXIO
 }
 
+// isOwn tells whether an open file is one of the agent's own in /proc: its memory, its environment. The kernel lets every
+// thread of a process read those, whoever it acts for; another process of that user could not.
+func isOwn(fd int) bool {
+	opened, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	return err == nil && strings.HasPrefix(opened, "/proc/"+strconv.Itoa(os.Getpid())+"/")
+}
+
 // openRegular opens an existing regular file; call it as the user.
 func openRegular(full string, flags int) (*os.File, *syscall.Stat_t, error) {
 	s := &syscall.Stat_t{}
@@ -55,6 +63,9 @@ func openRegular(full string, flags int) (*os.File, *syscall.Stat_t, error) {
 	}
 	if err = syscall.Fstat(fd, s); err == nil {
 		err = regular(s) // it may have been exchanged since
+	}
+	if err == nil && os.Geteuid() != 0 && isOwn(fd) {
+		err = syscall.EACCES
 	}
 	if err != nil {
 		syscall.Close(fd)
