@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from skerry.errors import HostFull, SandboxStartFailed
+from skerry.errors import HostFull, SandboxLost, SandboxStartFailed
 from skerry.host import dns, firewall
 from skerry.host.netlink import Netlink
 
@@ -92,6 +92,8 @@ class Network:
         self._stopping = False
         self._descriptors: dict[int, int] = {}
         self._used: set[int] = set()
+        self._inherited: set[int] = set()
+        """Of an earlier server's, that nobody has taken over."""
         self.resolv_conf = f"nameserver {self._gateway}\noptions timeout:3 attempts:3\n"
 
     async def start(self) -> None:
@@ -111,7 +113,8 @@ class Network:
                 self._allowed,
             )
         )  # fmt: skip
-        self._used.update(self._existing())
+        self._inherited = set(self._existing())
+        self._used.update(self._inherited)
         self._refill()
 
     async def stop(self, *, keep: bool = False) -> None:
@@ -167,8 +170,14 @@ class Network:
             self._netlink.add_route(name, IPv4Address(slot.address))
 
     async def adopt(self, index: int) -> Slot:
-        """The slot of a sandbox that an earlier server process gave it."""
-        self._used.add(index)
+        """The slot of a sandbox that an earlier server process gave it.
+
+        Raises:
+            SandboxLost: it went with its sandbox; its number may be another's by now.
+        """
+        if index not in self._inherited:
+            raise SandboxLost(f"the network of a sandbox, number {index}, is gone")
+        self._inherited.discard(index)
         return Slot(index, "", str(self._subnet[index]), str(self._gateway))
 
     @property
