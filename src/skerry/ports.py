@@ -352,7 +352,8 @@ class Engine(Protocol):
         ...
 
     async def seal(self, state: State) -> State:
-        """With the digest by which a later start knows that nothing has changed. Raises SnapshotDamaged."""
+        """With the digest by which a later start knows that nothing has changed; as it is when it has that already.
+        Raises SnapshotDamaged."""
         ...
 
     async def verify(self, state: State) -> None:
@@ -360,7 +361,7 @@ class Engine(Protocol):
         ...
 
     async def copy_state(self, state: State, copy_id: str) -> State:
-        """Another one with the same content. Raises HostFull, SnapshotDamaged."""
+        """Another one with the same content, and so the same seal. Raises HostFull, SnapshotDamaged."""
         ...
 
     async def remove_state(self, state_id: str) -> None:

@@ -145,8 +145,9 @@ class Engine:
             raise SnapshotDamaged("it is another")
 
     async def copy_state(self, state: State, copy_id: str) -> State:
+        await self.verify(replace(state, seal=None))
         self.states[copy_id] = self.states[state.id]
-        return replace(state, id=copy_id, seal=None)
+        return replace(state, id=copy_id)
 
     async def remove_state(self, state_id: str) -> None:
         self.states.pop(state_id, None)

@@ -181,7 +181,7 @@ async def test_a_copy_of_a_state_stays_when_the_first_is_removed(world: World) -
     async with make_node(world) as node:
         await node.provide(placement())
         state = await node.seal(await save(node))
-        copy = replace(await node.copy_state(state, "st2"), seal=state.seal)
+        copy = await node.copy_state(state, "st2")
         await node.remove_state("st1")
         await node.verify(copy)
         await node.provide(placement("copy", state=copy))

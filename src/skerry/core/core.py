@@ -57,7 +57,7 @@ class Core:
         self.events = Events(store)
         self.keys = Keys(store)
         self.sandboxes = Sandboxes(engine, store, templates, self.events, volumes.use)
-        self.lifecycle = Lifecycle(engine, self.sandboxes)
+        self.lifecycle = Lifecycle(engine, self.sandboxes, snapshots)
         self.settling = Settling(engine, self.sandboxes, self.lifecycle, frozen_s=frozen_s, reserve_mib=reserve_mib)
         self.commands = Commands(engine, self.sandboxes, self.lifecycle)
         self.watch = Watch(engine, self.sandboxes, self.lifecycle, self.commands)

@@ -8,7 +8,7 @@ because the next one makes the machine follow the store.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from skerry.core.records import (
     without_memory,
 )
 from skerry.core.sandboxes import Live, Sandboxes
-from skerry.errors import Error
+from skerry.errors import Error, SnapshotNotFound
 from skerry.failpoints import reached
 from skerry.models import (
     PauseGrade,
@@ -42,27 +42,20 @@ from skerry.models import (
     StopSpec,
     Template,
 )
-from skerry.ports import Agent, Engine, Held, SandboxRecord, State
+from skerry.ports import Agent, Engine, Held, SandboxRecord, SnapshotStore, State
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 2.0
-"""Between two looks at what is frozen."""
-_AGAIN_S = 300.0
-"""After a frozen sandbox could not be written to the disk: until it is tried again."""
 _TERM_POLL_S = 0.05
-_MIB = 1024 * 1024
 _SIGTERM = 15
 
 
 class Lifecycle:
     """What the sandboxes of all tenants go through between their creation and their end."""
 
-    def __init__(self, engine: Engine, sandboxes: Sandboxes) -> None:
-        self._engine, self._sandboxes = engine, sandboxes
+    def __init__(self, engine: Engine, sandboxes: Sandboxes, snapshots: SnapshotStore) -> None:
+        self._engine, self._sandboxes, self._snapshots = engine, sandboxes, snapshots
         sandboxes.wake = self._wake
-        self.files_of: Callable[[str, str], Awaitable[State]] = _no_snapshots
-        """A new state with the files of a tenant's snapshot."""
 
     def start(self, group: anyio.abc.TaskGroup) -> None:
         """Background work runs in `group`."""
@@ -302,9 +295,15 @@ class Lifecycle:
     async def _first(self, record: SandboxRecord) -> State | None:
         """What a reset goes back to: a copy of the files of its snapshot; None: its template. Raises
         SnapshotNotFound."""
-        if record.sandbox.snapshot is None:
+        snapshot_id = record.sandbox.snapshot
+        if snapshot_id is None:
             return None
-        return await self.files_of(record.tenant_id, record.sandbox.snapshot)
+        snapshot = await self._snapshots.get(record.tenant_id, snapshot_id)
+        if snapshot is None:
+            raise SnapshotNotFound(
+                f"cannot go back to snapshot {snapshot_id}: it was removed; stop without a reset", snapshot=snapshot_id
+            )
+        return replace(await self._engine.copy_state(snapshot.state, new_state_id()), memory=False)
 
     async def _discard(self, state: State | None) -> None:
         if state is not None:
@@ -357,7 +356,7 @@ class Lifecycle:
             if record.sandbox.state not in (SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPED):
                 raise states.not_running(record.sandbox)
             await self._engine.verify(state)
-            copy = replace(await self._engine.copy_state(state, new_state_id()), seal=state.seal)
+            copy = await self._engine.copy_state(state, new_state_id())
             reached("rollback: copied")
             try:
                 await self._give_up(record, copy, internal, snapshot_id)
@@ -388,10 +387,6 @@ class Lifecycle:
             await self._sandboxes.move(record, _told(at_rest(state)))
             if before is not None:
                 await self._engine.remove_state(before.id)
-
-
-async def _no_snapshots(tenant_id: str, snapshot_id: str) -> State:
-    raise NotImplementedError
 
 
 def _told(rest: Rest) -> dict[str, object]:

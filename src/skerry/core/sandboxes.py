@@ -65,7 +65,6 @@ class Live:
     """Language → pid of the interpreter that came with it and no context has taken yet."""
     users: int = 0
     """Requests and streams under way."""
-    idle_since: float = 0.0
     oom_kills: int = 0
     leaving: bool = False
     """Whether it is being written to the disk, to be paused there with its memory: it goes on by being resumed."""

@@ -65,7 +65,6 @@ class Snapshots:
         """State → starts from it under way."""
         self._unwanted: set[str] = set()
         """States to be removed when nobody uses them any more."""
-        lifecycle.files_of = self._files_of
 
     async def states(self) -> list[str]:
         """Ids of all that snapshots keep."""
@@ -215,17 +214,6 @@ class Snapshots:
                 tenant_id, sandbox_id, snapshot.state, snapshot.internal, snapshot.snapshot.id
             )
         return await self._lifecycle.resume(tenant_id, sandbox_id, ResumeSpec())
-
-    async def _files_of(self, tenant_id: str, snapshot_id: str) -> State:
-        """See `Lifecycle.files_of`."""
-        record = await self._store.get(tenant_id, snapshot_id)
-        if record is None:
-            raise SnapshotNotFound(
-                f"cannot go back to snapshot {snapshot_id}: it was removed; stop without a reset", snapshot=snapshot_id
-            )
-        async with self._using(record.state):
-            copy = await self._engine.copy_state(record.state, new_state_id())
-        return replace(copy, memory=False, seal=record.state.seal)
 
     # --- how --------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,7 +42,7 @@ class VolumeFiles:
         left = length
         while left is None or left > 0:
             size = _BLOCK if left is None else min(_BLOCK, left)
-            chunk = await self._volumes.run(volume, lambda at=offset, size=size: os.pread(descriptor, size, at))  # type: ignore[misc]
+            chunk = await self._volumes.run(volume, partial(os.pread, descriptor, size, offset))
             if not chunk:
                 return
             offset += len(chunk)
@@ -57,7 +58,7 @@ class VolumeFiles:
             new = await self._volumes.run(volume, lambda: work.NewFile(root, path, parents, replace, mode, uid, gid))
             try:
                 async for block in _blocks(chunks):
-                    await self._volumes.run(volume, lambda block=block: new.write(block))  # type: ignore[misc]
+                    await self._volumes.run(volume, partial(new.write, block))
                 return await self._volumes.run(volume, new.finish)
             finally:
                 with anyio.CancelScope(shield=True):

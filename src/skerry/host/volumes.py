@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -310,7 +311,7 @@ class Volumes:
             for name, read_only in volumes:
                 await self._enter(name)
                 attached.append(name)
-                await self._work(name, lambda name=name, ro=read_only: self._put_up(unit, name, ro))  # type: ignore[misc]
+                await self._work(name, partial(self._put_up, unit, name, read_only))
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self.detach(unit, remove=False)
@@ -348,7 +349,7 @@ class Volumes:
         return self._files / f"{name}.ext4"
 
     @contextmanager
-    def _making(self, name: str):  # type: ignore[no-untyped-def]
+    def _making(self, name: str) -> Iterator[Path]:
         """A temporary path; what is there at the end of the context takes the place of the volume's file."""
         new = self._files / f"{name}.part.new"
         new.unlink(missing_ok=True)

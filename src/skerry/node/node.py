@@ -218,6 +218,8 @@ class Node:
 
     async def seal(self, state: State) -> State:
         """See `ports.Engine.seal`."""
+        if state.seal is not None:
+            return state
         await self._settled(state.id)
         return replace(state, seal=await self._states.seal(state.id))
 
@@ -236,7 +238,7 @@ class Node:
             if isinstance(error, OSError):
                 raise HostFull(f"cannot copy what is kept of a sandbox: {error.strerror or error}") from error
             raise
-        return replace(state, id=copy_id, seal=None)
+        return replace(state, id=copy_id)
 
     async def remove_state(self, state_id: str) -> None:
         """See `ports.Engine.remove_state`."""

@@ -109,7 +109,10 @@ class States:
         """Raises SnapshotDamaged, OSError."""
         self.meta(state_id)
         async with self.writing(copy_id) as directory:
-            await anyio.to_thread.run_sync(_copy_tree, self._directory / state_id, directory)
+            try:
+                await anyio.to_thread.run_sync(_copy_tree, self._directory / state_id, directory)
+            except FileNotFoundError:
+                raise _damaged(state_id, "it was removed meanwhile") from None
 
     async def seal(self, state_id: str) -> str:
         """The digest of all that a state holds, and its disk's promise that it stays. Raises SnapshotDamaged."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from skerry.errors import InvalidRequest, IsADirectory
-from skerry.facades.download import Download, content_headers
+from skerry.errors import InvalidRequest
+from skerry.facades.download import Download
 from skerry.facades.file_metadata import file_metadata
 from skerry.facades.native.access import CallerOf
-from skerry.facades.requests import Route
+from skerry.facades.native.content import BODY, REPLIES, Mode, octal, without_content
+from skerry.facades.requests import Route, body_of
 from skerry.facades.streams import NdjsonResponse, ndjson_of
-from skerry.models import FileInfo, FileList, FileType, MakeDirectory, Rename, SetAttributes, WatchEvent
+from skerry.models import FileInfo, FileList, MakeDirectory, Rename, SetAttributes, WatchEvent
 
 router = APIRouter(
     route_class=Route, strict_content_type=False, prefix="/v1/sandboxes/{sandbox_id}/files", tags=["files"]
@@ -23,17 +23,8 @@ router = APIRouter(
 FilePath = Annotated[str, Query(description="Absolute, or relative to the user's home directory")]
 User = Annotated[str | None, Query(min_length=1, max_length=256, description="Default: the template's")]
 
-_BYTES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The content",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    },
-    206: {"description": "The range asked for"},
-    416: {"description": "The file has no such range"},
-}
 
-
-@router.get("", response_class=Response, responses=_BYTES)
+@router.get("", response_class=Response, responses=REPLIES)
 async def read(request: Request, caller: CallerOf, sandbox_id: str, path: FilePath, user: User = None) -> Response:
     """A file's content; `Range: bytes=a-b` for a part of it."""
     _check(path)
@@ -45,33 +36,20 @@ async def head(caller: CallerOf, sandbox_id: str, path: FilePath, user: User = N
     """A file's size, without its content."""
     _check(path)
     info = await caller.core.files.stat(caller.tenant_id, sandbox_id, path, user=user)
-    if info.type is FileType.DIRECTORY:
-        raise IsADirectory(f"cannot read {path!r}: it is a directory", path=path)
-    return Response(headers=content_headers(info.size), media_type="application/octet-stream")
+    return without_content(path, info.type, info.size)
 
 
-@router.put(
-    "",
-    openapi_extra={
-        "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-    },
-)
+@router.put("", openapi_extra=BODY)
 async def write(
     request: Request, caller: CallerOf, sandbox_id: str, path: FilePath, user: User = None,
-    mode: Annotated[str | None, Query(pattern="^[0-7]{3,4}$")] = None, parents: bool = True,
+    mode: Mode = None, parents: bool = True,
 ) -> FileInfo:  # fmt: skip
     """Replace a file by the body, atomically. `mode` is octal. Headers `X-Metadata-<key>` are noted on the file."""
     _check(path)
     return await caller.core.files.write(
-        caller.tenant_id, sandbox_id, path, _body(request), user=user,
-        mode=None if mode is None else int(mode, 8), parents=parents, metadata=file_metadata(request.headers),
+        caller.tenant_id, sandbox_id, path, body_of(request), user=user,
+        mode=octal(mode), parents=parents, metadata=file_metadata(request.headers),
     )  # fmt: skip
-
-
-async def _body(request: Request) -> AsyncIterator[bytes]:
-    async for chunk in request.stream():
-        if chunk:
-            yield chunk
 
 
 @router.delete("", status_code=204, response_class=Response)

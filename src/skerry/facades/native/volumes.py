@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from skerry.errors import InvalidRequest, IsADirectory
-from skerry.facades.download import FileDownload, content_headers
+from skerry.errors import InvalidRequest
+from skerry.facades.download import FileDownload
 from skerry.facades.native.access import CallerOf
+from skerry.facades.native.content import BODY, REPLIES, Mode, octal, without_content
 from skerry.facades.requests import Route, body_of
 from skerry.models import (
-    FileType,
     Volume,
     VolumeAttributes,
     VolumeDirectory,
@@ -33,15 +32,6 @@ router = APIRouter(route_class=Route, strict_content_type=False, prefix="/v1/vol
 
 FilePath = Annotated[str, Query(description="From the volume's root; no link is followed")]
 Id = Annotated[int | None, Query(ge=0, le=2**31 - 1)]
-Mode = Annotated[str | None, Query(pattern="^[0-7]{3,4}$")]
-_BYTES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The content",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    },
-    206: {"description": "The range asked for"},
-    416: {"description": "The file has no such range"},
-}
 
 
 @router.post("", status_code=201)
@@ -109,18 +99,14 @@ async def delete_snapshot(caller: CallerOf, volume: str, snapshot: str) -> None:
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-@router.get("/{volume}/files", response_class=Response, responses=_BYTES)
+@router.get("/{volume}/files", response_class=Response, responses=REPLIES)
 async def read(request: Request, caller: CallerOf, volume: str, path: FilePath) -> Response:
     """A file's content; `Range: bytes=a-b` for a part of it."""
-    return volume_download(caller.core.volume_files, caller.tenant_id, volume, path, request.headers)
-
-
-def volume_download(files: Any, tenant_id: str, volume: str, path: str, headers: Mapping[str, str]) -> Response:
-    """The reply that is a file's content."""
+    files, where = caller.core.volume_files, (caller.tenant_id, volume, path)
     return FileDownload(
-        lambda: files.stat(tenant_id, volume, path),
-        lambda offset, length: files.read(tenant_id, volume, path, offset=offset, length=length),
-        headers.get("range"),
+        lambda: files.stat(*where),
+        lambda offset, length: files.read(*where, offset=offset, length=length),
+        request.headers.get("range"),
     )
 
 
@@ -128,17 +114,10 @@ def volume_download(files: Any, tenant_id: str, volume: str, path: str, headers:
 async def head(caller: CallerOf, volume: str, path: FilePath) -> Response:
     """A file's size, without its content."""
     info = await caller.core.volume_files.stat(caller.tenant_id, volume, path)
-    if info.type is FileType.DIRECTORY:
-        raise IsADirectory(f"cannot read {path!r}: it is a directory", path=path)
-    return Response(headers=content_headers(info.size), media_type="application/octet-stream")
+    return without_content(path, info.type, info.size)
 
 
-@router.put(
-    "/{volume}/files",
-    openapi_extra={
-        "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-    },
-)
+@router.put("/{volume}/files", openapi_extra=BODY)
 async def write(
     request: Request, caller: CallerOf, volume: str, path: FilePath, mode: Mode = None, parents: bool = True,
     uid: Id = None, gid: Id = None,
@@ -147,11 +126,6 @@ async def write(
     return await caller.core.volume_files.write(
         caller.tenant_id, volume, path, body_of(request), mode=octal(mode), parents=parents, uid=uid, gid=gid
     )
-
-
-def octal(mode: str | None) -> int | None:
-    """Permission bits of a query parameter."""
-    return None if mode is None else int(mode, 8)
 
 
 @router.delete("/{volume}/files", status_code=204, response_class=Response)
