@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,23 +10,22 @@ import anyio
 import pytest
 
 from skerry.core import Core
-from skerry.errors import CannotSnapshot, Error, HostFull, SandboxNotRunning, SnapshotDamaged
+from skerry.errors import CannotSnapshot, Error, HostFull, SandboxNotRunning, SnapshotDamaged, SnapshotNotFound
 from skerry.models import (
     EndCode,
-    OnTimeout,
     PauseGrade,
     PauseSpec,
-    Restart,
-    RestartWhen,
     ResumeSpec,
     SandboxSpec,
     SandboxState,
     SandboxUpdate,
+    SnapshotSpec,
     StopSpec,
 )
 from tests.core.test_sandboxes import Engine, core_on, until
 
 pytestmark = pytest.mark.anyio
+RESET = StopSpec(reset=True, grace_s=0)
 
 
 async def test_a_frozen_sandbox_keeps_its_place_in_memory_and_thaws(tmp_path: Path) -> None:
@@ -185,61 +185,6 @@ async def test_a_kill_does_not_wait_for_a_pause_or_a_resume(core: Core, engine: 
     assert engine.states == {}
 
 
-async def test_a_timeout_pauses_where_that_is_wanted(core: Core, engine: Engine) -> None:
-    sandbox = await core.create("t", SandboxSpec(timeout_s=0.05, on_timeout=OnTimeout.PAUSE))
-    idle = await core.create("t", SandboxSpec(timeout_s=None, idle_timeout_s=0.05, on_timeout=OnTimeout.PAUSE))
-    files = await core.create("t", SandboxSpec(timeout_s=0.05, on_timeout=OnTimeout.PAUSE, keep_memory=False))
-
-    async def paused() -> bool:
-        return all(
-            [(await core.sandboxes.get("t", each.id)).state is SandboxState.PAUSED for each in (sandbox, idle, files)]
-        )
-
-    await until(paused)
-    assert engine.frozen == {sandbox.id, idle.id}
-    kept = (await core.sandboxes.get("t", files.id)).rest
-    assert kept is not None
-    assert not kept.memory
-
-
-async def test_what_waits_long_in_memory_goes_to_the_disk(tmp_path: Path) -> None:
-    engine = Engine()
-    async with core_on(tmp_path, engine, frozen_s=0.1) as core:
-        stubborn = await core.create("t", SandboxSpec(timeout_s=None))
-        engine.cannot_save = CannotSnapshot("a deleted file")
-        await core.lifecycle.pause("t", stubborn.id, PauseSpec())
-        await anyio.sleep(0.4)
-        assert engine.frozen == {stubborn.id}, "it stays where it is, and paused"
-        engine.cannot_save = None
-        sandbox = await core.create("t", SandboxSpec(timeout_s=None))
-        await core.lifecycle.pause("t", sandbox.id, PauseSpec())
-
-        async def on_disk() -> bool:
-            rest = (await core.sandboxes.get("t", sandbox.id)).rest
-            return rest is not None and rest.grade is PauseGrade.DISK
-
-        await until(on_disk)
-        assert engine.frozen == {stubborn.id}, "and it is not tried again at once"
-    engine.close()
-
-
-async def test_short_memory_sends_the_longest_paused_to_the_disk(tmp_path: Path) -> None:
-    engine = Engine()
-    async with core_on(tmp_path, engine, frozen_s=3600) as core:
-        first, second = [await core.create("t", SandboxSpec(timeout_s=None)) for _ in range(2)]
-        for sandbox in (first, second):
-            await core.lifecycle.pause("t", sandbox.id, PauseSpec())
-        engine.available = 10
-
-        async def moved() -> bool:
-            return first.id not in engine.frozen
-
-        await until(moved)
-        engine.available = 10_000
-        assert (await core.sandboxes.get("t", first.id)).state is SandboxState.PAUSED
-    engine.close()
-
-
 async def test_a_stopped_one_boots_from_its_files(core: Core, engine: Engine) -> None:
     sandbox = await core.create("t", SandboxSpec(timeout_s=None))
     stopped = await core.lifecycle.stop("t", sandbox.id, StopSpec(grace_s=0))
@@ -302,25 +247,75 @@ async def test_another_tenants_sandbox_is_not_there(core: Core) -> None:
         assert caught.value.code == "sandbox.not_found"
 
 
-async def test_what_a_stopping_server_lets_rest(tmp_path: Path) -> None:
-    engine = Engine()
-    async with core_on(tmp_path, engine) as core:
-        pausing = await core.create("t", SandboxSpec(timeout_s=None, on_timeout=OnTimeout.PAUSE))
-        always = await core.create("t", SandboxSpec(timeout_s=None, restart=Restart(when=RestartWhen.ALWAYS)))
-        frozen = await core.create("t", SandboxSpec(timeout_s=None))
-        await core.lifecycle.pause("t", frozen.id, PauseSpec())
-        plain = await core.create("t", SandboxSpec(timeout_s=None))
-        await core.stop()
-        assert engine.running == {}
-    async with core_on(tmp_path, engine) as core:
-        for sandbox in (pausing, frozen):
-            assert (await core.lifecycle.resume("t", sandbox.id, ResumeSpec())).state is SandboxState.RUNNING
-        ended = await core.sandboxes.get("t", plain.id)
-        assert ended.end is not None
-        assert ended.end.code is EndCode.SERVER_STOPPED
+async def test_what_is_frozen_can_be_written_to_the_disk(core: Core, engine: Engine) -> None:
+    sandbox = await core.create("t", SandboxSpec())
+    frozen = await core.lifecycle.pause("t", sandbox.id, PauseSpec())
+    written = await core.lifecycle.pause("t", sandbox.id, PauseSpec(to_disk=True))
+    assert (written.state, written.rest.grade) == (SandboxState.PAUSED, PauseGrade.DISK)
+    assert written.rest.since == frozen.rest.since, "it is paused since then"
+    assert engine.running == {}
+    assert (await core.lifecycle.resume("t", sandbox.id, ResumeSpec())).state is SandboxState.RUNNING
 
-        async def started() -> bool:
-            return (await core.sandboxes.get("t", always.id)).state is SandboxState.RUNNING
 
-        await until(started)
-    engine.close()
+async def test_a_request_while_it_is_written_to_the_disk_waits_and_wakes_it(core: Core, engine: Engine) -> None:
+    sandbox = await core.create("t", SandboxSpec())
+    standing, written, hold = anyio.Event(), anyio.Event(), engine.hold
+
+    @asynccontextmanager
+    async def hold_long(sandbox_id: str):
+        async with hold(sandbox_id) as held:
+            standing.set()
+            await written.wait()
+            yield held
+
+    engine.hold = hold_long
+
+    async def use() -> None:
+        async with core.sandboxes.use("t", sandbox.id) as (live, _):
+            assert written.is_set()
+            assert live is core.sandboxes.find(sandbox.id)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(core.lifecycle.pause, "t", sandbox.id, PauseSpec(to_disk=True))
+        await standing.wait()
+        group.start_soon(use)
+        await anyio.wait_all_tasks_blocked()
+        written.set()
+    assert (await core.sandboxes.get("t", sandbox.id)).state is SandboxState.RUNNING
+
+
+async def test_a_reset_goes_back_to_the_snapshots_files(core: Core, engine: Engine) -> None:
+    original = await core.create("t", SandboxSpec())
+    snapshot = await core.snapshots.take("t", original.id, SnapshotSpec())
+    for rested in (False, True):
+        sandbox = await core.create("t", SandboxSpec(snapshot=snapshot.id))
+        if rested:
+            await core.lifecycle.pause("t", sandbox.id, PauseSpec(to_disk=True))
+        stopped = await core.lifecycle.stop("t", sandbox.id, RESET)
+        assert (stopped.state, stopped.rest.memory) == (SandboxState.STOPPED, False)
+        await anyio.wait_all_tasks_blocked()
+        await core.lifecycle.start_again("t", sandbox.id, ResumeSpec())
+        state = engine.running[sandbox.id].state
+        assert not state.memory
+        assert state.seal == f"seal of {original.id}"
+        await core.sandboxes.destroy("t", sandbox.id)
+    await core.sandboxes.destroy("t", original.id)
+    assert len(engine.states) == 1, "the snapshot's"
+
+
+async def test_a_reset_without_its_snapshot_changes_nothing(core: Core, engine: Engine) -> None:
+    original = await core.create("t", SandboxSpec())
+    await core.snapshots.take("t", original.id, SnapshotSpec(name="n"))
+    sandbox = await core.create("t", SandboxSpec(snapshot="n"))
+    await core.snapshots.remove("t", "n")
+    with pytest.raises(SnapshotNotFound, match="it was removed"):
+        await core.lifecycle.stop("t", sandbox.id, RESET)
+    assert (await core.sandboxes.get("t", sandbox.id)).state is SandboxState.RUNNING
+    assert engine.states == {}
+
+
+async def test_stopping_twice_is_once(core: Core, engine: Engine) -> None:
+    sandbox = await core.create("t", SandboxSpec())
+    stopped = await core.lifecycle.stop("t", sandbox.id, StopSpec(grace_s=0))
+    assert await core.lifecycle.stop("t", sandbox.id, StopSpec(grace_s=0)) == stopped
+    assert [event.type for event in await core.events.list("t", sandbox.id)] == ["sandbox.running", "sandbox.stopped"]

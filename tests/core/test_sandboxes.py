@@ -25,7 +25,6 @@ from skerry.errors import (
     ImageUnreachable,
     SandboxLost,
     SandboxNotFound,
-    SandboxNotRunning,
     SnapshotDamaged,
     TemplateNotFound,
     Unauthenticated,
@@ -304,49 +303,6 @@ async def test_a_tenants_sandboxes_are_its_own(core: Core) -> None:
             await call()
     assert (await core.sandboxes.page("other")).items == []
     assert (await core.sandboxes.get("t", sandbox.id)).state is SandboxState.RUNNING
-
-
-async def test_a_timeout_ends_it_and_is_told(core: Core, engine: Engine) -> None:
-    sandbox = await core.create("t", SandboxSpec(timeout_s=0.1))
-    end = await until(lambda: _end(core, sandbox.id))
-    assert end.code is EndCode.TIMEOUT
-    assert engine.running == {}
-    with pytest.raises(SandboxNotRunning) as caught:
-        await core.sandboxes.stats("t", sandbox.id)
-    assert caught.value.details["end"]["code"] == "timeout"
-
-    async def told() -> bool:
-        types = [event.type for event in await core.events.list("t", sandbox.id)]
-        return types == ["sandbox.running", "sandbox.destroyed"]
-
-    await until(told)
-
-
-async def _end(core: Core, sandbox_id: str) -> End | None:
-    return (await core.sandboxes.get("t", sandbox_id)).end
-
-
-async def test_use_postpones_the_idle_timeout(core: Core) -> None:
-    sandbox = await core.create("t", SandboxSpec(idle_timeout_s=0.2))
-    async with core.sandboxes.use("t", sandbox.id):
-        await anyio.sleep(0.4)
-    assert await _end(core, sandbox.id) is None
-    assert (await until(lambda: _end(core, sandbox.id))).code is EndCode.IDLE_TIMEOUT
-
-
-@pytest.mark.parametrize(
-    ("code", "state"),
-    [
-        (EndCode.CRASHED, SandboxState.FAILED),
-        (EndCode.OUT_OF_MEMORY, SandboxState.FAILED),
-        (EndCode.AGENT_VIOLATION, SandboxState.FAILED),
-    ],
-)
-async def test_a_death_is_recorded(core: Core, engine: Engine, code: EndCode, state: SandboxState) -> None:
-    sandbox = await core.create("t", SandboxSpec())
-    await engine.die(sandbox.id, code)
-    assert (await until(lambda: _end(core, sandbox.id))).code is code
-    assert (await core.sandboxes.get("t", sandbox.id)).state is state
 
 
 async def test_what_could_not_start_is_kept_with_its_reason(core: Core, engine: Engine) -> None:
