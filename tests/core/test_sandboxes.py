@@ -368,7 +368,11 @@ async def test_a_restart_takes_over_what_lives_and_tells_of_the_rest(tmp_path: P
     async with core_on(tmp_path, engine) as core:
         assert (await core.sandboxes.get("t", kept.id)).state is SandboxState.RUNNING
         assert (await core.sandboxes.get("t", lost.id)).end.code is EndCode.NODE_LOST
-        end = await until(lambda: _end(core, over.id))
+
+        async def end_of_it() -> End | None:
+            return (await core.sandboxes.get("t", over.id)).end
+
+        end = await until(end_of_it)
         assert end.code is EndCode.TIMEOUT, "its time went on"
 
 
