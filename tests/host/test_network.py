@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from skerry.errors import HostFull, SandboxStartFailed
+from skerry.errors import HostFull, SandboxLost, SandboxStartFailed
 from skerry.host.network import MAX_INSTANCE, Network, Slot, enable_forwarding
 
 from . import world as outside
@@ -261,6 +261,26 @@ async def test_a_later_server_takes_over(world: World) -> None:
         await later.stop()
     finally:
         os.close(held)
+    assert links() == []
+
+
+async def test_a_dead_sandboxs_number_that_is_anothers_by_now_is_not_taken_over(world: World) -> None:
+    earlier = Network("th", SUBNET, resolvers=[])
+    await earlier.start()
+    dead = await earlier.acquire()  # its link goes with its namespace, of which nobody holds more than `earlier`
+    await earlier.stop(keep=True)
+    with anyio.fail_after(5):
+        while links():
+            await anyio.sleep(0.01)
+    later = Network("th", SUBNET, resolvers=[])
+    await later.start()
+    given = [await later.acquire() for _ in range(3)]
+    assert dead.index in {slot.index for slot in given}
+    with pytest.raises(SandboxLost):
+        await later.adopt(dead.index)
+    for slot in given:
+        assert await inside(slot.namespace, partial(reachable, (outside.INTERNET, world.port)))
+    await later.stop()
     assert links() == []
 
 
