@@ -129,9 +129,11 @@ def act(server: Mortal, action: str, sandbox_id: str) -> None:
             server.api("DELETE", one)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Mortal]:
-    server = Mortal(tmp_path / "data", settings={"SKERRY_SUBNET": "10.217.0.0/16", "SKERRY_POOL_MIN": "0"})
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
+    """One data directory for all: what a death leaves behind must not hurt what comes later either."""
+    data = tmp_path_factory.mktemp("mortal") / "data"
+    server = Mortal(data, settings={"SKERRY_SUBNET": "10.217.0.0/16", "SKERRY_POOL_MIN": "0"})
     yield server
     assert server.stop() == 0
     assert counts(server.data_dir) == NOTHING
@@ -144,7 +146,6 @@ def test_every_point_is_reached_in_one_place_and_has_a_case() -> None:
     assert {case.point for case in CASES} == set(POINTS) - of_volumes
 
 
-@pytest.mark.slow  # three servers for each step
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_server_may_die_at_any_step(server: Mortal, case: Case) -> None:
     sandbox = server.sandbox(timeout=None)

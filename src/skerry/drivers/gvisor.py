@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import anyio
@@ -253,8 +254,10 @@ def _look(program: str) -> tuple[int, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
+@cache
 def _processor() -> list[str]:
-    """Model and features of the first processor, as the host's kernel tells them."""
+    """Model and features of the first processor, as the host's kernel tells them. Asked once: the kernel writes a text
+    for all of them, which takes long where there are many."""
     first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
     return [line for line in first if line.startswith(("model name", "flags", "Features", "CPU part"))]
 
