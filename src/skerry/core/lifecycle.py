@@ -267,7 +267,7 @@ class Lifecycle:
                 return await self._keep(live, held, SandboxState.STOPPED, memory=False, change=change)
 
     async def _stop_resting(self, record: SandboxRecord, spec: StopSpec) -> Sandbox:
-        if record.sandbox.state not in (SandboxState.PAUSED, SandboxState.STOPPED):
+        if record.sandbox.state not in states.RESTING:
             raise states.not_running(record.sandbox)
         state, sandbox = kept_of(record), record.sandbox
         if sandbox.state is not SandboxState.STOPPED:
@@ -353,7 +353,7 @@ class Lifecycle:
         """
         async with self._sandboxes.turns.take(sandbox_id):
             record = await self._sandboxes.record(tenant_id, sandbox_id)
-            if record.sandbox.state not in (SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPED):
+            if record.sandbox.state not in (SandboxState.RUNNING, *states.RESTING):
                 raise states.not_running(record.sandbox)
             await self._engine.verify(state)
             copy = await self._engine.copy_state(state, new_state_id())

@@ -223,7 +223,7 @@ class Snapshots:
         if live is not None:
             return await self._copy_live(live, memory=memory)
         kept = kept_of(record)
-        if record.sandbox.state not in (SandboxState.PAUSED, SandboxState.STOPPED) or kept is None:
+        if record.sandbox.state not in states.RESTING or kept is None:
             raise states.not_running(record.sandbox)
         copy = await self._engine.copy_state(kept, new_state_id())
         return replace(copy, memory=copy.memory and memory), 0.0

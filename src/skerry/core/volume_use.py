@@ -7,11 +7,10 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from skerry.core.states import LIVE
 from skerry.errors import InvalidRequest, VolumeInUse, VolumeNotFound
-from skerry.models import MountedVolume, SandboxState, Volume, VolumeMount, VolumeState
+from skerry.models import MountedVolume, Volume, VolumeMount, VolumeState
 from skerry.ports import Store, VolumeStore
-
-_KEEPING = (SandboxState.CREATING, SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPED)
 
 
 class VolumeUse:
@@ -131,7 +130,7 @@ class VolumeUse:
         cursor = None
         while True:
             records, cursor = await self._sandboxes.sandboxes(
-                tenant_id, states=_KEEPING, oldest_first=True, limit=1000, cursor=cursor
+                tenant_id, states=LIVE, oldest_first=True, limit=1000, cursor=cursor
             )
             for record in records:
                 for mounted in record.sandbox.volumes:
