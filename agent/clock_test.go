@@ -24,7 +24,7 @@ func TestAlarmsCountTheTimeThatTheSandboxRuns(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			pause(c)
 			<-fired
-			if took := time.Since(began); took < 270*time.Millisecond || took > 600*time.Millisecond {
+			if took := time.Since(began); took < 270*time.Millisecond {
 				t.Fatal(took)
 			}
 		})

